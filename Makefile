@@ -1,0 +1,54 @@
+# `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
+
+PYTHON ?= python3
+BIN = $(CURDIR)/.venv/latest/bin
+# Spark's workers run the driver's Python, not whatever `python3` is on the PATH.
+LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PATH="$(BIN):$$PATH"
+UV = $(CURDIR)/.venv/tools/bin/uv
+LANES = latest spark35
+
+.PHONY: help setup latest demo test lint format doctor bench soak lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## set up both lanes: .venv/latest, .venv/spark35
+	@$(PYTHON) scripts/bootstrap.py $(LANES)
+
+latest:
+	@$(PYTHON) scripts/bootstrap.py latest
+
+demo: latest ## train on Spark executors with Horovod, score a table, score a stream
+	@$(LATEST) $(BIN)/python scripts/demo.py
+
+test: setup ## all tests on both lanes; ARGS="--lane latest -- -k bundle" narrows
+	@$(BIN)/python scripts/run_tests.py $(ARGS)
+
+lint: latest ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: latest ## let ruff put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+doctor: latest ## check this machine, with a real launch of two ranks
+	@$(LATEST) $(BIN)/python -m sparkdl doctor --launch
+
+bench: latest ## every benchmark, the quick way
+	@set -e; for script in benchmarks/[a-z]*.py; do $(LATEST) $(BIN)/python $$script --quick; done
+
+soak: setup ## the long runs
+	@$(BIN)/python scripts/run_tests.py -- -m soak --timeout 0
+
+lock: latest ## pin the lanes' packages anew
+	@set -e; cd locks; for lane in $(LANES); do \
+	  $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes $$lane.in -o $$lane.txt; \
+	done; \
+	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes tools.in -o tools.txt
+
+clean: ## remove what set-up, tests and demo made here (not the caches in ~/.cache)
+	@rm -rf .venv .demo .reports build dist *.egg-info spark-warehouse metastore_db derby.log
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,125 @@
+"""Run the tests of both lanes and add them up.
+
+    python scripts/run_tests.py [--lane latest] [-- PYTEST ARGUMENTS]
+
+tests/unit runs first: it needs no JVM, so a mistake shows in seconds. The last line printed is
+`total: N passed, N failed, N skipped`, over both lanes; an error counts as failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LANES = ("latest", "spark35")
+NO_TESTS = 5  # pytest's exit status when it collected none
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one or several pytest runs came to."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Result) -> Result:
+        return Result(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.reasons + other.reasons,
+        )
+
+    @property
+    def ran(self) -> int:
+        """Tests that came to a verdict."""
+        return self.passed + self.failed
+
+
+def read_report(report: Path, status: int) -> Result:
+    """The counts in a junit report. A run that died before it wrote one counts as one failure."""
+    try:
+        cases = list(ET.parse(report).iter("testcase"))
+    except (OSError, ET.ParseError):
+        return Result() if status in (0, NO_TESTS) else Result(failed=1)
+    failed = sum(any(c.find(t) is not None for t in ("failure", "error")) for c in cases)
+    skips = [found for c in cases if (found := c.find("skipped")) is not None]
+    result = Result(
+        passed=len(cases) - failed - len(skips),
+        failed=failed,
+        skipped=len(skips),
+        reasons=Counter(skip.get("message", "") for skip in skips),
+    )
+    if status not in (0, NO_TESTS) and not failed:  # it broke outside a test: usage, interrupt
+        return result + Result(failed=1)
+    return result
+
+
+def plan(extra: Sequence[str], root: Path = ROOT) -> list[tuple[str, list[str]]]:
+    """The pytest runs of a lane, as (name, arguments): unit first, unless paths were asked for."""
+    if any((root / word.split("::")[0]).exists() for word in extra):
+        return [("asked", list(extra))]
+    runs = [("unit", ["tests/unit", *extra]), ("rest", ["tests", "--ignore=tests/unit", *extra])]
+    return [run for run in runs if (root / run[1][0]).is_dir()]
+
+
+def run_lane(lane: str, extra: Sequence[str]) -> Result:
+    """Run one lane's pytest, its output streamed."""
+    venv = ROOT / ".venv" / lane / "bin"
+    python = str(venv / "python")
+    env = os.environ | {
+        "PYSPARK_PYTHON": python,
+        "PYSPARK_DRIVER_PYTHON": python,
+        "PATH": f"{venv}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    result = Result()
+    for name, args in plan(extra):
+        report = ROOT / ".reports" / f"{lane}-{name}.xml"
+        report.unlink(missing_ok=True)
+        print(f"== {lane}: {name}", flush=True)
+        command = [python, "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit2"]
+        done = subprocess.run([*command, *args], cwd=ROOT, env=env, stdin=subprocess.DEVNULL)
+        result += read_report(report, done.returncode)
+        if done.returncode == 2:  # interrupted
+            break
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the lanes; 0 when tests ran and none failed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--lane", choices=LANES, action="append", help="this lane only")
+    lanes = parser.parse_args(words[:cut]).lane or list(LANES)
+    results, lines = [], []
+    for lane in lanes:
+        start = time.monotonic()
+        result = run_lane(lane, words[cut + 1 :])
+        results.append(result)
+        lines += [f"skipped on {lane}: {n} × {why}" for why, n in result.reasons.most_common()]
+        lines.append(f"{lane}: {time.monotonic() - start:.0f} s")
+    total = sum(results, Result())
+    print()
+    print("\n".join(lines))
+    if not total.ran:
+        print("no test ran")
+    print(
+        f"total: {total.passed} passed, {total.failed} failed, {total.skipped} skipped", flush=True
+    )
+    return 0 if total.ran and not total.failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
