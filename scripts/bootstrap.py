@@ -110,11 +110,11 @@ def check_machine() -> None:
     """Raise unless this machine can run Spark at all."""
     if sys.version_info < (3, 10):
         have = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise SetupError(
-            f"this is Python {have}, sparkdl needs 3.10 or newer: make PYTHON=python3.11 …"
-        )
-    if problem := system.java_problem(os.environ):
-        raise SetupError(f"{problem}. Install it with:\n    {system.remedy('java')}")
+        raise SetupError(f"this is Python {have}, sparkdl needs 3.10 or newer: make PYTHON=python3.11 …")
+    try:
+        system.check_java(os.environ)
+    except system.JavaProblem as problem:
+        raise SetupError(f"{problem}. Install it with:\n    {system.remedy('java')}") from None
 
 
 @contextlib.contextmanager
@@ -145,9 +145,7 @@ class Runner:
 
     lock: int
 
-    def __call__(
-        self, what: str, command: Sequence[str | Path], *, allowed: tuple[int, ...] = (0,)
-    ) -> int:
+    def __call__(self, what: str, command: Sequence[str | Path], *, allowed: tuple[int, ...] = (0,)) -> int:
         """Run one step, its output shown; its exit status, if that is one of `allowed`."""
         start = time.monotonic()
         done = subprocess.run(

@@ -115,9 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(lines))
     if not total.ran:
         print("no test ran")
-    print(
-        f"total: {total.passed} passed, {total.failed} failed, {total.skipped} skipped", flush=True
-    )
+    print(f"total: {total.passed} passed, {total.failed} failed, {total.skipped} skipped", flush=True)
     return 0 if total.ran and not total.failed else 1
 
 

@@ -210,9 +210,7 @@ def install(wheel: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python -m sparkdl build-horovod`."""
-    parser.add_argument(
-        "--install", action="store_true", help="install the wheel into this interpreter"
-    )
+    parser.add_argument("--install", action="store_true", help="install the wheel into this interpreter")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,8 +52,7 @@ def find_pip(tmp: Path) -> list[str]:
     except (OSError, subprocess.CalledProcessError) as error:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise BuildError(
-            f"no pip, and no venv with one can be made ({error}): "
-            f"{system.remedy('venv', python=python)}"
+            f"no pip, and no venv with one can be made ({error}): {system.remedy('venv', python=python)}"
         ) from error
     return [str(tmp / "venv" / "bin" / "python"), "-m", "pip"]
 
@@ -119,9 +118,7 @@ def _apply_hunks(lines: list[str], body: list[str], path: Path) -> list[str]:
         else:  # context, or a removed line; a blank context line may have lost its space
             there = lines[at] if at < len(lines) else "the end of the file"
             if there != row[1:]:
-                raise PatchRefused(
-                    f"{path}:{at + 1}: the patch expects {row[1:]!r}, here is {there!r}"
-                )
+                raise PatchRefused(f"{path}:{at + 1}: the patch expects {row[1:]!r}, here is {there!r}")
             if row[:1] != "-":
                 out.append(there)
             at += 1

@@ -98,8 +98,7 @@ def find_target(env: Mapping[str, str]) -> tuple[Target, str]:
         import torch
     except ImportError as error:
         raise BuildError(
-            f"torch cannot be imported by {sys.executable} ({error}); Horovod is built against it: "
-            "pip install torch"
+            f"torch cannot be imported by {sys.executable} ({error}); Horovod is built against it: pip install torch"
         ) from error
     nvcc, nccl = find_nvcc(env), find_nccl()
     variant, why = choose_variant(
@@ -133,9 +132,7 @@ def with_scripts(env: Mapping[str, str]) -> dict[str, str]:
     return {**env, "PATH": os.pathsep.join(path)}
 
 
-def build_env(
-    target: Target, base: Mapping[str, str], *, cores: int, nccl_lib: Path | None = None
-) -> dict[str, str]:
+def build_env(target: Target, base: Mapping[str, str], *, cores: int, nccl_lib: Path | None = None) -> dict[str, str]:
     """The environment of Horovod's setup.py. `nccl_lib` holds a link named libnccl.so."""
     env = {key: value for key, value in base.items() if not key.startswith("HOROVOD_")}
     env |= {
@@ -166,29 +163,22 @@ def check_tools(env: Mapping[str, str]) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     if system.find_compiler(env) is None:
         there = f"CXX={env['CXX']} is not a program" if env.get("CXX") else "there is none here"
-        raise CompilerMissing(
-            f"Horovod needs a C++ compiler and {there}: {system.remedy('cxx', python=python)}"
-        )
+        raise CompilerMissing(f"Horovod needs a C++ compiler and {there}: {system.remedy('cxx', python=python)}")
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise CompilerMissing(
-            f"Horovod needs Python.h and {headers} has none: "
-            f"{system.remedy('python-headers', python=python)}"
+            f"Horovod needs Python.h and {headers} has none: {system.remedy('python-headers', python=python)}"
         )
     env = with_scripts(env)
     missing = [name for name in BUILD_MODULES if importlib.util.find_spec(name) is None]
     missing += [name for name in BUILD_PROGRAMS if shutil.which(name, path=env["PATH"]) is None]
     if missing:
-        raise BuildError(
-            f"to build Horovod, {sys.executable} lacks {', '.join(missing)}: "
-            "pip install 'sparkdl[build]'"
-        )
+        raise BuildError(f"to build Horovod, {sys.executable} lacks {', '.join(missing)}: pip install 'sparkdl[build]'")
     out = subprocess.run(["cmake", "--version"], capture_output=True, text=True, env=env).stdout
     version = re.search(r"(\d+)\.(\d+)", out)
     if version is None or not (3, 13) <= (int(version[1]), int(version[2])) < (4, 0):
         raise BuildError(
-            f"Horovod builds with CMake 3.13 to 3.31, here is {out.strip()[:40]!r}: "
-            "pip install 'sparkdl[build]'"
+            f"Horovod builds with CMake 3.13 to 3.31, here is {out.strip()[:40]!r}: pip install 'sparkdl[build]'"
         )
 
 

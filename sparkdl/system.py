@@ -49,6 +49,11 @@ _IN_WORDS = {
     "venv": "install the `venv` module of Python {python}",
 }
 
+
+class JavaProblem(Exception):
+    """Spark cannot run on this machine's Java."""
+
+
 Which = Callable[[str], "str | None"]
 
 
@@ -57,9 +62,7 @@ def package_manager(which: Which = shutil.which) -> str | None:
     return next((name for name in _INSTALL if which(name)), None)
 
 
-def install_command(
-    what: str, manager: str | None, *, python: str = "3", root: bool | None = None
-) -> str:
+def install_command(what: str, manager: str | None, *, python: str = "3", root: bool | None = None) -> str:
     """The one command that installs `what` (`java`, `cxx`, `python-headers`, `venv`) here.
 
     Without a known package manager it is an instruction in words.
@@ -93,23 +96,28 @@ def parse_java_version(text: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def java_problem(env: Mapping[str, str], which: Which = shutil.which) -> str | None:
-    """What is wrong with this machine's Java, or None when Spark 4 can run on it."""
+def check_java(env: Mapping[str, str], which: Which = shutil.which) -> tuple[str, int]:
+    """The Java that Spark would start and its version, if Spark 4 can run on it.
+
+    Raises:
+        JavaProblem: there is none, it does not run, or it is too old.
+    """
     java = find_java(env, which)
     if java is None:
         home = env.get("JAVA_HOME")
-        return f"JAVA_HOME={home} has no bin/java" if home else "no `java` on the PATH"
+        raise JavaProblem(f"JAVA_HOME={home} has no bin/java" if home else "no `java` on the PATH")
     try:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{java} does not run: {error}"
-    version = parse_java_version(done.stderr + done.stdout)
+        raise JavaProblem(f"{java} does not run: {error}") from error
+    printed = done.stderr + done.stdout
+    version = parse_java_version(printed)
     if done.returncode != 0 or version is None:
         # macOS has a stub /usr/bin/java that only says where to get one.
-        return f"{java} does not run: {(done.stderr or done.stdout).strip()[:200]}"
+        raise JavaProblem(f"{java} does not run: {printed.strip()[:200]}")
     if version < MIN_JAVA:
-        return f"{java} is Java {version}; Spark 4 needs {MIN_JAVA} or newer"
-    return None
+        raise JavaProblem(f"{java} is Java {version}, Spark 4 needs {MIN_JAVA} or newer")
+    return java, version
 
 
 def find_compiler(env: Mapping[str, str], which: Which = shutil.which) -> str | None:
