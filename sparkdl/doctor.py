@@ -224,18 +224,7 @@ def host_name(options: Options) -> Check:
 
 def slots(options: Options) -> Check:
     """Whether a barrier stage of two ranks fits the master."""
-    return judge_slots(options.master, slots_of(options.master, os.cpu_count() or 1))
-
-
-def slots_of(master: str, cores: int) -> int | None:
-    """Task slots of a local master on a machine of `cores` cores; None for a cluster, which only a session knows."""
-    if master == "local":
-        return 1
-    if match := re.fullmatch(r"local\[(\*|\d+)(?:\s*,\s*\d+)?\]", master):
-        return cores if match[1] == "*" else int(match[1])
-    if match := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
-        return int(match[1]) * int(match[2])
-    return None
+    return judge_slots(options.master, system.slots_of_master(options.master, os.cpu_count() or 1))
 
 
 def judge_slots(master: str, slots: int | None) -> Check:
@@ -288,7 +277,7 @@ def run_check(check: Callable[[Options], Check], options: Options) -> Check:
         return check(options)
     except Exception as error:
         name = check.__name__.replace("_", " ")
-        return Check(name, FAIL, f"{type(error).__name__}: {error}", "see the message; it was not foreseen")
+        return Check(name, FAIL, f"{type(error).__name__}: {error}", "see the message")
 
 
 def diagnose(options: Options, *, with_launch: bool = False) -> list[Check]:

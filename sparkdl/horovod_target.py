@@ -79,7 +79,8 @@ def find_nvcc(env: Mapping[str, str]) -> str | None:
     homes = [env.get("HOROVOD_CUDA_HOME"), env.get("CUDA_HOME")]
     candidates = [f"{home}/bin/nvcc" for home in homes if home]
     candidates += ["nvcc", "/usr/local/cuda/bin/nvcc"]
-    return next((found for nvcc in candidates if (found := shutil.which(nvcc))), None)
+    which = system.which_in(env)
+    return next((found for nvcc in candidates if (found := which(nvcc))), None)
 
 
 def find_nccl() -> Path | None:

@@ -1,4 +1,4 @@
-"""What this machine has (Java, a C++ compiler), and the one command that installs what it lacks.
+"""What this machine has (Java, a C++ compiler, task slots), and the one command that installs what it lacks.
 
 Standard library only: `scripts/bootstrap.py` reads it before anything is installed.
 """
@@ -82,12 +82,17 @@ def remedy(what: str, *, python: str = "3") -> str:
     return install_command(what, package_manager(), python=python)
 
 
-def find_java(env: Mapping[str, str], which: Which = shutil.which) -> str | None:
+def which_in(env: Mapping[str, str]) -> Which:
+    """`shutil.which` on the PATH of `env`."""
+    return lambda name: shutil.which(name, path=env.get("PATH", os.defpath))
+
+
+def find_java(env: Mapping[str, str]) -> str | None:
     """The `java` Spark would start: `$JAVA_HOME/bin/java` if JAVA_HOME is set, else the PATH's."""
     if home := env.get("JAVA_HOME"):
         java = Path(home) / "bin" / "java"
         return str(java) if os.access(java, os.X_OK) else None
-    return which("java")
+    return which_in(env)("java")
 
 
 def parse_java_version(text: str) -> int | None:
@@ -96,13 +101,13 @@ def parse_java_version(text: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def check_java(env: Mapping[str, str], which: Which = shutil.which) -> tuple[str, int]:
+def check_java(env: Mapping[str, str]) -> tuple[str, int]:
     """The Java that Spark would start and its version, if Spark 4 can run on it.
 
     Raises:
         JavaProblem: there is none, it does not run, or it is too old.
     """
-    java = find_java(env, which)
+    java = find_java(env)
     if java is None:
         home = env.get("JAVA_HOME")
         raise JavaProblem(f"JAVA_HOME={home} has no bin/java" if home else "no `java` on the PATH")
@@ -120,8 +125,20 @@ def check_java(env: Mapping[str, str], which: Which = shutil.which) -> tuple[str
     return java, version
 
 
-def find_compiler(env: Mapping[str, str], which: Which = shutil.which) -> str | None:
-    """The C++ compiler CMake would take: the first word of $CXX that is a program, else g++ or clang++."""
+def find_compiler(env: Mapping[str, str], which: Which | None = None) -> str | None:
+    """The C++ compiler that CMake would take: the first word of $CXX, if that is a program, else g++ or clang++."""
+    which = which or which_in(env)
     if cxx := env.get("CXX"):
         return which(shlex.split(cxx)[0])
     return next((found for name in ("c++", "g++", "clang++") if (found := which(name))), None)
+
+
+def slots_of_master(master: str, cores: int) -> int | None:
+    """Task slots of a local master on a machine of `cores` cores; None for a cluster, which only a session knows."""
+    if master == "local":
+        return 1
+    if match := re.fullmatch(r"local\[(\*|\d+)(?:\s*,\s*\d+)?\]", master):
+        return cores if match[1] == "*" else int(match[1])
+    if match := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
+        return int(match[1]) * int(match[2])
+    return None

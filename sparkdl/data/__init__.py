@@ -1,0 +1,1 @@
+"""From a DataFrame to batches: materialise, manifest, shard, read."""

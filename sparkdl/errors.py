@@ -1,0 +1,184 @@
+"""What sparkdl raises.
+
+::
+
+    SparkdlError
+     ├─ InvalidParamError        (ValueError)   a parameter's value is refused when it is set
+     ├─ SignatureError           (ValueError)   columns and tensors, or model and tensors, do not fit
+     │   └─ ColumnNotFoundError                 a column is not in the DataFrame
+     ├─ DataError                (ValueError)   a row holds what the signature does not allow
+     │   ├─ EmptyDatasetError                   no rows at all
+     │   └─ TooFewRowsError                     fewer rows than ranks
+     ├─ StoreError               (OSError)      a path cannot be read or written
+     ├─ ModelNotPicklableError   (TypeError)    the model cannot travel to the executors
+     ├─ LaunchError              (RuntimeError) the ranks could not be started or did not come back
+     │   ├─ NotEnoughSlotsError                 fewer task slots than ranks
+     │   └─ RankFailedError                     a rank raised; carries the first failing rank's traceback
+     ├─ TrainingError            (RuntimeError) training cannot go on
+     │   └─ NonFiniteLossError                  the loss became NaN or infinite
+     └─ BundleError              (ValueError)   a bundle cannot be used
+         ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
+         ├─ BundleIntegrityError                a file is missing, changed or where it must not be
+         ├─ BundleVersionError                  written by a newer sparkdl
+         └─ UntrustedBundleError                running it means running its code; say ``trusted=True``
+
+Each exception carries what its message says as fields, so that a program can act on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class SparkdlError(Exception):
+    """Base of all errors of sparkdl. Extra keyword arguments become attributes."""
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
+
+def _restore(cls: type[SparkdlError], args: tuple[Any, ...], fields: dict[str, Any]) -> SparkdlError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class InvalidParamError(SparkdlError, ValueError):
+    """A parameter's value is refused. Fields: ``param``, ``value``."""
+
+    param: str
+    value: Any
+
+
+class SignatureError(SparkdlError, ValueError):
+    """Columns and tensors, or tensors and model, do not fit. Fields: ``column``, ``expected``, ``got``."""
+
+    column: str | None
+    expected: Any
+    got: Any
+
+
+class ColumnNotFoundError(SignatureError):
+    """A named column is not in the DataFrame. Fields: ``column``, ``available``."""
+
+    available: list[str]
+
+    def __init__(self, column: str, available: Iterable[str], role: str = "column") -> None:
+        available = list(available)
+        super().__init__(
+            f"{role} {column!r} is not in the DataFrame{did_you_mean(column, available)}; "
+            f"its columns are {available}",
+            column=column,
+            available=available,
+        )
+
+
+class DataError(SparkdlError, ValueError):
+    """A row does not fit the signature.
+
+    Fields: ``column``, ``row`` (0-based, within ``file`` if that is known, else within the partition),
+    ``file`` (of the source row, or None), ``expected``, ``got``.
+    """
+
+    column: str | None
+    row: int | None
+    file: str | None
+    expected: Any
+    got: Any
+
+
+class EmptyDatasetError(DataError):
+    """There are no rows to train on."""
+
+
+class TooFewRowsError(DataError):
+    """Fewer rows than ranks. Fields: ``rows``, ``ranks``."""
+
+    rows: int
+    ranks: int
+
+
+class StoreError(SparkdlError, OSError):
+    """A path cannot be read or written. Fields: ``uri``."""
+
+    uri: str
+
+
+class ModelNotPicklableError(SparkdlError, TypeError):
+    """The model, loss or optimizer cannot be sent to the executors. Fields: ``what``."""
+
+    what: str
+
+
+class LaunchError(SparkdlError, RuntimeError):
+    """The ranks could not be started, or did not come back."""
+
+
+class NotEnoughSlotsError(LaunchError):
+    """Fewer free task slots than ranks. Fields: ``needed``, ``available``."""
+
+    needed: int
+    available: int
+
+
+class RankFailedError(LaunchError):
+    """A rank raised an exception. Fields: ``rank``, ``host``, ``traceback`` (the rank's own)."""
+
+    rank: int
+    host: str
+    traceback: str
+
+
+class TrainingError(SparkdlError, RuntimeError):
+    """Training cannot go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss is NaN or infinite. Fields: ``epoch`` and ``step`` (both from 0), ``loss``."""
+
+    epoch: int
+    step: int
+    loss: float
+
+
+class BundleError(SparkdlError, ValueError):
+    """A bundle cannot be used. Fields: ``uri``."""
+
+    uri: str | None
+
+
+class BundleNotFoundError(BundleError):
+    """There is no (finished) bundle at that place."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file of the bundle is missing, changed, or points outside. Fields: ``file``."""
+
+    file: str
+
+
+class BundleVersionError(BundleError):
+    """The bundle's format is newer than this sparkdl reads. Fields: ``found``, ``supported``."""
+
+    found: int
+    supported: int
+
+
+class UntrustedBundleError(BundleError):
+    """Loading would run code that came with the bundle."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """``"; did you mean 'a' or 'b'?"`` with the options nearest to ``name``, or ``""``."""
+    by_lower = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)
+    if not near:
+        return ""
+    return "; did you mean " + " or ".join(repr(by_lower[key]) for key in near) + "?"

@@ -1,0 +1,200 @@
+"""pyspark.ml Params shared by the estimator and the model; a bad value is refused when it is set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param.shared import HasFeaturesCol, HasInputCols, HasLabelCol, HasPredictionCol
+
+from sparkdl.errors import InvalidParamError, did_you_mean
+from sparkdl.tasks import TASKS
+from sparkdl.train.collective import BACKENDS
+from sparkdl.train.named import loss_named, optimizer_class
+
+Converter = Callable[[Any], Any]
+P = TypeVar("P", bound=type[Params])
+
+
+def refuse(name: str, rule: str, value: Any) -> InvalidParamError:
+    """The error for a value that a parameter does not take."""
+    return InvalidParamError(f"{name!r} must be {rule} (got {value!r})", param=name, value=value)
+
+
+def whole(name: str, at_least: int) -> Converter:
+    """A whole number from ``at_least`` on."""
+
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not TypeConverters._is_integer(value) or value < at_least:
+            raise refuse(name, f"a whole number, at least {at_least}", value)
+        return int(value)
+
+    return convert
+
+
+def positive(name: str) -> Converter:
+    """A finite number above 0."""
+
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not TypeConverters._is_numeric(value) or not 0 < value < math.inf:
+            raise refuse(name, "a number above 0", value)
+        return float(value)
+
+    return convert
+
+
+def one_of(name: str, options: tuple[str | None, ...]) -> Converter:
+    """One of a few names."""
+
+    def convert(value: Any) -> str | None:
+        if value not in options:
+            hint = did_you_mean(str(value), [option for option in options if option])
+            raise refuse(name, f"one of {list(options)}{hint}", value)
+        return value  # type: ignore[no-any-return]
+
+    return convert
+
+
+def text(name: str) -> Converter:
+    """A text that is not empty."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise refuse(name, "a text that is not empty", value)
+        return value
+
+    return convert
+
+
+def flag(name: str) -> Converter:
+    """True or False."""
+
+    def convert(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise refuse(name, "True or False", value)
+        return value
+
+    return convert
+
+
+def mapping(name: str) -> Converter:
+    """A dictionary with names as keys."""
+
+    def convert(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise refuse(name, "a dictionary with names as keys", value)
+        return dict(value)
+
+    return convert
+
+
+def shapes(name: str) -> Converter:
+    """A dictionary from columns to shapes of one row."""
+
+    def convert(value: Any) -> dict[str, tuple[int, ...]]:
+        given = mapping(name)(value)
+        for shape in given.values():
+            if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
+                raise refuse(name, "a dictionary from columns to shapes such as (3, 32, 32)", value)
+        return {column: tuple(shape) for column, shape in given.items()}
+
+    return convert
+
+
+def model_like(value: Any) -> Any:
+    """An nn.Module or a function that makes one."""
+    if not callable(value):
+        raise refuse("model", "an nn.Module, or a function without arguments that returns one", value)
+    return value
+
+
+def loss_like(value: Any) -> Any:
+    """A function, or the name of a loss that torch has."""
+    if isinstance(value, str):
+        loss_named(value)
+    elif not callable(value):
+        raise refuse("loss", "a loss's name in torch, or a function of (outputs, label)", value)
+    return value
+
+
+def optimizer_like(value: Any) -> Any:
+    """A function of the parameters, or the name of an optimizer that torch has."""
+    if isinstance(value, str):
+        optimizer_class(value)
+    elif not callable(value):
+        raise refuse("optimizer", "a name in torch.optim, or a function of the parameters", value)
+    return value
+
+
+def with_accessors(cls: P) -> P:
+    """Give the class ``setX`` and ``getX`` for each of its Params, as pyspark.ml has them, unless it has its own."""
+
+    def setter(name: str) -> Any:
+        def set_it(self: Params, value: Any) -> Params:
+            return self._set(**{name: value})
+
+        set_it.__doc__ = f"Set ``{name}``; returns self."
+        return set_it
+
+    def getter(name: str) -> Any:
+        def get_it(self: Params) -> Any:
+            return self.getOrDefault(name)
+
+        get_it.__doc__ = f"The value of ``{name}``, or its default."
+        return get_it
+
+    for name in [name for name in dir(cls) if isinstance(getattr(cls, name, None), Param)]:
+        for prefix, make in (("set", setter), ("get", getter)):
+            method = f"{prefix}{name[0].upper()}{name[1:]}"
+            if not hasattr(cls, method):
+                made = make(name)
+                made.__name__ = method
+                setattr(cls, method, made)
+    return cls
+
+
+def _param(name: str, doc: str, converter: Converter) -> Param[Any]:
+    return Param(Params._dummy(), name, doc, converter)  # type: ignore[attr-defined]
+
+
+class _Columns(HasFeaturesCol, HasInputCols, HasPredictionCol):
+    """Which columns go in, and what those that come out are called."""
+
+    probabilityCol = _param(
+        "probabilityCol", "column for the classes' probabilities, array<float>; '' for none", TypeConverters.toString
+    )
+    probabilityAsVector = _param(
+        "probabilityAsVector", "give probabilityCol as a pyspark.ml vector", flag("probabilityAsVector")
+    )
+
+
+class TorchModelParams(_Columns):
+    """Params of TorchModel."""
+
+    batchSize = _param("batchSize", "rows to a forward pass", whole("batchSize", 1))
+
+
+class TorchEstimatorParams(_Columns, HasLabelCol):
+    """Params of TorchEstimator."""
+
+    model = _param("model", "an nn.Module, or a function without arguments that makes one", model_like)
+    loss = _param("loss", "a loss's name in torch, or a function of (outputs, label)", loss_like)
+    optimizer = _param("optimizer", "a name in torch.optim, or a function of the parameters", optimizer_like)
+    optimizerParams = _param(
+        "optimizerParams", "further arguments of a named optimizer", mapping("optimizerParams")
+    )
+    learningRate = _param("learningRate", "learning rate of a named optimizer", positive("learningRate"))
+    task = _param("task", f"one of {TASKS} or None", one_of("task", (*TASKS, None)))
+    shapes = _param("shapes", "shapes of one row, by column, where the type does not tell", shapes("shapes"))
+    batchSize = _param("batchSize", "rows to a step on each rank", whole("batchSize", 1))
+    epochs = _param("epochs", "how many times every row is seen", whole("epochs", 1))
+    numProc = _param("numProc", "ranks; 0 for one a task slot", whole("numProc", 0))
+    seed = _param("seed", "of the shuffling, the weights a function makes, and dropout", whole("seed", 0))
+    storePath = _param("storePath", "a place that driver and executors can write", text("storePath"))
+    collective = _param("collective", f"one of {BACKENDS}", one_of("collective", BACKENDS))
+    trusted = _param(
+        "trusted", "allow a model that torch.export cannot export, kept as code", flag("trusted")
+    )
+    verbose = _param("verbose", "show progress", flag("verbose"))

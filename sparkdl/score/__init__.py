@@ -1,0 +1,1 @@
+"""From a bundle to predictions: the predictor, and the UDF around it."""

@@ -1,0 +1,273 @@
+"""What goes into a model and what comes out: columns <-> tensors, by name, dtype and shape.
+
+A signature is derived from a DataFrame's schema where that says enough, and from declarations or one sample row
+where it does not. It is plain data: no Spark, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sparkdl.errors import ColumnNotFoundError, SignatureError
+
+DTYPE_OF_SPARK = {
+    "boolean": "bool",
+    "byte": "int8",
+    "short": "int16",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "decimal": "float64",
+    "binary": "uint8",
+    "string": "uint8",
+}
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+FLOATS = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a model and the columns behind it.
+
+    name: the model's name for it (a key of ``Bundle.predict``'s dictionaries).
+    dtype: a numpy name out of ``bool uint8 int8 int16 int32 int64 float16 float32 float64``.
+    shape: of one row; a batch of B rows has shape ``(B, *shape)``.
+    columns: one column, or several scalar columns stacked in this order into a vector. Empty for outputs.
+    types: each column's Spark type: a scalar's name, ``array<...>``, ``vector``, ``binary`` (the raw
+        little-endian bytes of the tensor) or ``string`` (UTF-8 bytes, zero padded to the shape ``(length,)``).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "types", tuple(self.types))
+        if self.dtype not in DTYPES:
+            raise SignatureError(
+                f"dtype of {self.name!r} must be one of {list(DTYPES)} (got {self.dtype!r})",
+                column=self.name, expected=DTYPES, got=self.dtype,
+            )
+        if any(n < 0 for n in self.shape):
+            raise SignatureError(
+                f"shape of {self.name!r} must not have negative sizes (got {self.shape})",
+                column=self.name, expected="sizes >= 0", got=self.shape,
+            )
+
+    @property
+    def is_stacked(self) -> bool:
+        """True when several scalar columns make up this tensor."""
+        return len(self.columns) > 1
+
+    @property
+    def size(self) -> int:
+        """Elements of one row."""
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(('B', *self.shape))}".replace("'", "")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The tensors a model takes, in the order of its arguments, and those it returns."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        for specs in (self.inputs, self.outputs):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):
+                raise SignatureError(f"tensor names must be unique (got {names})", column=None, got=names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The input columns, in order, each once."""
+        return tuple(dict.fromkeys(column for spec in self.inputs for column in spec.columns))
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        df: Any,
+        columns: Sequence[str] | None = None,
+        *,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        dtypes: Mapping[str, str] | None = None,
+        stack: str | None = None,
+    ) -> Signature:
+        """Derive the inputs from the schema of ``df``; dtypes are kept (``long`` is int64, ``double`` float64).
+
+        columns: which ones, in the order of the model's arguments; all by default.
+        shapes: shape of one row for columns whose type does not tell it. An ``array`` or ``vector`` column that is
+            not declared takes its shape from the first row that is not null (a batch DataFrame only); ``binary`` and
+            ``string`` columns must be declared.
+        dtypes: overrides, by column.
+        stack: a name; all columns, which must then be scalars, become one vector of that name.
+
+        Raises ColumnNotFoundError, or SignatureError for a type that no tensor can hold.
+        """
+        shapes, dtypes = dict(shapes or {}), dict(dtypes or {})
+        types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
+        names = list(types) if columns is None else list(columns)
+        for name in [*names, *shapes, *dtypes]:
+            if name not in types:
+                raise ColumnNotFoundError(name, types)
+        leaves = {name: _leaf(name, types[name]) for name in names}
+        unknown = [n for n in names if leaves[n].depth and n not in shapes]
+        shapes.update(_sampled_shapes(df, unknown))
+        specs = [
+            TensorSpec(
+                name=name,
+                dtype=dtypes.get(name, DTYPE_OF_SPARK[leaves[name].scalar]),
+                shape=_declared_shape(name, leaves[name], shapes),
+                columns=(name,),
+                types=(leaves[name].text,),
+            )
+            for name in names
+        ]
+        if stack is None:
+            return cls(tuple(specs))
+        return cls((stack_scalars(stack, specs),))
+
+    def with_float_dtype(self, dtype: str | None) -> Signature:
+        """The signature with every floating input as ``dtype``: what a module with parameters of it computes in."""
+        if dtype is None:
+            return self
+        return replace(
+            self, inputs=tuple(replace(s, dtype=dtype) if s.dtype in FLOATS else s for s in self.inputs)
+        )
+
+    def check_columns(self, available: Iterable[str]) -> None:
+        """Raise ColumnNotFoundError if an input column is not in ``available``."""
+        available = list(available)
+        for column in self.columns:
+            if column not in available:
+                raise ColumnNotFoundError(column, available, role="input column")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; ``from_json`` takes them back."""
+        return {
+            "inputs": [asdict(spec) for spec in self.inputs],
+            "outputs": [{"name": s.name, "dtype": s.dtype, "shape": s.shape} for s in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Signature:
+        """The signature that ``to_json`` wrote. Raises SignatureError if it is not one."""
+        try:
+            return cls(
+                tuple(TensorSpec(**spec) for spec in value["inputs"]),
+                tuple(TensorSpec(**spec) for spec in value["outputs"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SignatureError(f"not a signature: {error}", column=None, got=value) from error
+
+    def __str__(self) -> str:
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"({inputs}) -> ({outputs})"
+
+
+def column_kinds(df: Any, columns: Iterable[str]) -> dict[str, str]:
+    """The kind of each column (see ``TensorSpec.types``) as it is in ``df``."""
+    types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
+    return {name: _leaf(name, types[name]).text for name in columns}
+
+
+def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
+    """One vector out of scalar columns, in the common dtype of all. Raises SignatureError if one is no scalar."""
+    for spec in specs:
+        if spec.shape:
+            raise SignatureError(
+                f"column {spec.name!r} has shape {spec.shape} and cannot be stacked with others into {name!r}; "
+                "only scalar columns can",
+                column=spec.name, expected=(), got=spec.shape,
+            )
+    return TensorSpec(
+        name=name,
+        dtype=str(np.result_type(*(np.dtype(spec.dtype) for spec in specs))),
+        shape=(len(specs),),
+        columns=tuple(spec.columns[0] for spec in specs),
+        types=tuple(spec.types[0] for spec in specs),
+    )
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    scalar: str  # key of DTYPE_OF_SPARK
+    depth: int  # how many arrays around it
+    text: str  # the type as a TensorSpec tells it
+
+
+def _leaf(column: str, spark_type: Any) -> _Leaf:
+    if isinstance(spark_type, str):
+        scalar = spark_type.split("(")[0]
+        if scalar in DTYPE_OF_SPARK:
+            return _Leaf(scalar, 0, scalar)
+    elif spark_type.get("type") == "array":
+        inner = _leaf(column, spark_type["elementType"])
+        if inner.scalar not in ("binary", "string") and inner.text != "vector":
+            return _Leaf(inner.scalar, inner.depth + 1, f"array<{inner.text}>")
+    elif str(spark_type.get("pyClass", spark_type.get("class", ""))).endswith("VectorUDT"):
+        return _Leaf("double", 1, "vector")
+    got = spark_type if isinstance(spark_type, str) else spark_type.get("type")
+    raise SignatureError(
+        f"column {column!r} has type {got}, which no tensor can hold; cast it to a number, an array of numbers, "
+        "a vector, binary or string, or leave it out",
+        column=column, expected=list(DTYPE_OF_SPARK), got=got,
+    )
+
+
+def _declared_shape(column: str, leaf: _Leaf, shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    shape = tuple(shapes.get(column, ()))
+    if leaf.scalar in ("binary", "string") and not leaf.depth:
+        if not shape or (leaf.scalar == "string" and len(shape) != 1):
+            form = "(length,)" if leaf.scalar == "string" else "(height, width, channels), say"
+            raise SignatureError(
+                f"column {column!r} is {leaf.scalar}: declare the shape of its tensor, "
+                f"shapes={{{column!r}: {form}}} (got {shape or None})",
+                column=column, expected="a declared shape", got=shape or None,
+            )
+    elif not leaf.depth and shape:
+        raise SignatureError(
+            f"column {column!r} is a scalar ({leaf.scalar}) and cannot take shape {shape}",
+            column=column, expected=(), got=shape,
+        )
+    return shape
+
+
+def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of array and vector columns, from the first row where each is not null."""
+    if columns and df.isStreaming:
+        raise SignatureError(
+            f"the shape of {columns} cannot be sampled from a stream; declare it: shapes={{{columns[0]!r}: (…)}}",
+            column=columns[0], expected="declared shapes", got=None,
+        )
+    found: dict[str, tuple[int, ...]] = {}
+    for column in columns:
+        quoted = f"`{column.replace('`', '``')}`"
+        rows = df.select(quoted).where(f"{quoted} IS NOT NULL").head(1)
+        if not rows:
+            raise SignatureError(
+                f"the shape of column {column!r} cannot be told: no row has a value; "
+                f"declare it: shapes={{{column!r}: (…)}}",
+                column=column, expected="a row that is not null", got="none",
+            )
+        found[column] = np.shape(_dense(rows[0][0]))
+    return found
+
+
+def _dense(value: Any) -> Any:
+    return value.toArray() if hasattr(value, "toArray") else value

@@ -1,0 +1,106 @@
+"""Paths are URIs, read and written through ``pyarrow.fs``: local, HDFS, S3, GCS, ABFS."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import NativeFile, fs
+
+from sparkdl.errors import StoreError
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of ``uri`` and the path in it. A path without a scheme is local.
+
+    Raises StoreError when no file system serves the scheme.
+    """
+    text = os.fspath(uri)
+    scheme = urlsplit(text).scheme
+    if scheme == "file":  # also Hadoop's spelling, file:/path
+        return fs.LocalFileSystem(), os.path.abspath(unquote(urlsplit(text).path))
+    if len(scheme) <= 1:  # no scheme, or a Windows drive letter
+        return fs.LocalFileSystem(), os.path.abspath(text)
+    try:
+        return fs.FileSystem.from_uri(text)
+    except (ValueError, OSError) as error:
+        raise StoreError(f"no file system can open {text!r}: {error}", uri=text) from error
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` with ``parts`` appended, separated by single slashes."""
+    return "/".join([os.fspath(uri).rstrip("/"), *parts])
+
+
+def hadoop_uri(uri: str) -> str:
+    """``uri`` as Spark must be given it: a local path gets its ``file://``, whatever ``fs.defaultFS`` is."""
+    filesystem, path = resolve(uri)
+    return f"file://{path}" if isinstance(filesystem, fs.LocalFileSystem) else os.fspath(uri)
+
+
+def exists(uri: str) -> bool:
+    """True when there is a file or a folder at ``uri``."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The file's content. Raises FileNotFoundError or OSError as pyarrow does."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file whole or not at all: a local one through a temporary name, others at the stream's close.
+
+    Raises StoreError with the reason when it cannot be written.
+    """
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    target = f"{path}.{uuid.uuid4().hex}.tmp" if local else path
+    try:
+        filesystem.create_dir(os.path.dirname(path), recursive=True)
+        with filesystem.open_output_stream(target) as stream:
+            stream.write(content)
+        if local:
+            os.replace(target, path)
+    except OSError as error:
+        if local and os.path.exists(target):
+            os.remove(target)
+        raise StoreError(f"cannot write {uri!r}: {error}", uri=str(uri)) from error
+
+
+def open_output(uri: str) -> NativeFile:
+    """A stream to a new file, its folder made if need be. Raises StoreError with the reason."""
+    filesystem, path = resolve(uri)
+    try:
+        filesystem.create_dir(os.path.dirname(path), recursive=True)
+        return filesystem.open_output_stream(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {uri!r}: {error}", uri=str(uri)) from error
+
+
+def delete(uri: str) -> None:
+    """Remove a file or a folder with all in it; nothing there is no error."""
+    filesystem, path = resolve(uri)
+    kind = filesystem.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+    elif kind != fs.FileType.NotFound:
+        filesystem.delete_file(path)
+
+
+def check_writable(uri: str) -> None:
+    """Write and remove a small file under ``uri``. Raises StoreError naming the place and the remedy."""
+    probe = join(uri, f".sparkdl-probe-{uuid.uuid4().hex}")
+    try:
+        write_bytes(probe, b"")
+        delete(probe)
+    except OSError as error:
+        raise StoreError(
+            f"the store {uri!r} cannot be written ({error}); "
+            "set storePath to a directory that the driver and every executor can write",
+            uri=str(uri),
+        ) from error

@@ -1,0 +1,1 @@
+"""Training: who the ranks are, how they start, and the loop that each of them runs."""

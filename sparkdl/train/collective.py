@@ -1,0 +1,295 @@
+"""What ranks do together, behind one small protocol: by Horovod, by torch.distributed, or alone.
+
+Horovod's rendezvous and Gloo listen without a password, so they are bound to the loopback when all ranks share a host,
+to the cluster's own address otherwise; the rendezvous answers only the job's hosts, and ends when all have met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+import torch
+from torch import Tensor
+
+from sparkdl.errors import LaunchError
+from sparkdl.train.world import World
+
+BACKENDS = ("auto", "horovod", "torch")
+
+
+class Collective(Protocol):
+    """The ranks of one run. Every call is made by all ranks, in the same order."""
+
+    world: World
+    device: torch.device
+
+    def allreduce(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by its sum over all ranks."""
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by rank 0's."""
+
+    def allgather(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors, which have one shape, stacked: ``(size, *shape)``."""
+
+    def barrier(self) -> None:
+        """Return when all ranks have called it."""
+
+
+class SingleProcess:
+    """One rank and nobody to talk to."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.world = World()
+        self.device = torch.device(device)
+
+    def allreduce(self, tensor: Tensor) -> None:
+        """See Collective."""
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """See Collective."""
+
+    def allgather(self, tensor: Tensor) -> Tensor:
+        """See Collective."""
+        return tensor.unsqueeze(0)
+
+    def barrier(self) -> None:
+        """See Collective."""
+
+
+class HorovodCollective:
+    """Ranks joined by Horovod. Make it after ``hvd.init()``."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        import horovod.torch as hvd
+
+        self._hvd = hvd
+        self.world = world
+        self.device = device
+
+    def allreduce(self, tensor: Tensor) -> None:
+        """See Collective."""
+        self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=_name("allreduce", tensor))
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """See Collective."""
+        self._hvd.broadcast_(tensor, root_rank=0, name=_name("broadcast", tensor))
+
+    def allgather(self, tensor: Tensor) -> Tensor:
+        """See Collective."""
+        gathered: Tensor = self._hvd.allgather(tensor.unsqueeze(0), name=_name("allgather", tensor))
+        return gathered
+
+    def barrier(self) -> None:
+        """See Collective."""
+        self._hvd.barrier()
+
+
+def _name(operation: str, tensor: Tensor) -> str:
+    """Horovod caches what it learns of a name, so each kind of tensor has its own."""
+    return f"{operation}.{tensor.dtype}.{tuple(tensor.shape)}"
+
+
+class TorchCollective:
+    """Ranks joined by torch.distributed. Make it after ``init_process_group``."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self.world = world
+        self.device = device
+
+    def allreduce(self, tensor: Tensor) -> None:
+        """See Collective."""
+        torch.distributed.all_reduce(tensor)
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """See Collective."""
+        torch.distributed.broadcast(tensor, src=0)
+
+    def allgather(self, tensor: Tensor) -> Tensor:
+        """See Collective."""
+        gathered = [torch.empty_like(tensor) for _ in range(self.world.size)]
+        torch.distributed.all_gather(gathered, tensor)
+        return torch.stack(gathered)
+
+    def barrier(self) -> None:
+        """See Collective."""
+        torch.distributed.barrier()
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a rank knows before it is joined to the others.
+
+    addresses: each rank's IP address, in rank order. exchange: gives each rank's text to all, in rank order.
+    """
+
+    world: World
+    addresses: Sequence[str]
+    device: torch.device
+    exchange: Callable[[str], list[str]]
+
+    @property
+    def address(self) -> str:
+        """Where this rank listens: the loopback if all ranks are on one host."""
+        return "127.0.0.1" if len(set(self.addresses)) == 1 else self.addresses[self.world.rank]
+
+
+@contextlib.contextmanager
+def join(seat: Seat, backend: str) -> Iterator[Collective]:
+    """Join the other ranks by ``backend`` (``horovod`` or ``torch``); leave together, or at once on an error."""
+    connected = {"horovod": _horovod, "torch": _torch}[backend]
+    with connected(seat) as collective:
+        yield collective
+        collective.barrier()  # a fast rank's exit would read as a failure on a slow one
+
+
+@contextlib.contextmanager
+def _horovod(seat: Seat) -> Iterator[HorovodCollective]:
+    import horovod.torch as hvd
+
+    with contextlib.ExitStack() as meeting:
+        meeting.enter_context(horovod_environment(seat))
+        hvd.init()
+        collective = HorovodCollective(seat.world, seat.device)
+        collective.barrier()  # all have met: the rendezvous can close
+    try:
+        yield collective
+    finally:
+        hvd.shutdown()
+
+
+@contextlib.contextmanager
+def horovod_environment(seat: Seat) -> Iterator[None]:
+    """Set what ``hvd.init()`` reads, with rank 0's rendezvous running, until the block ends on every rank."""
+    world = seat.world
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(rendezvous(seat.address, seat.addresses)) if world.is_chief else 0
+        host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
+        stack.enter_context(environment(horovod_variables(world, seat.address, (host, port))))
+        yield
+
+
+def horovod_variables(world: World, address: str, meeting: tuple[str, int]) -> dict[str, str]:
+    """What ``hvd.init()`` reads on the rank at ``address``; ``meeting`` is the rendezvous' host and port."""
+    return {
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": meeting[0],
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(meeting[1]),
+        "HOROVOD_GLOO_IFACE": interface_of(address),
+        "HOROVOD_HOSTNAME": address,
+        **{f"HOROVOD_{name.upper()}": str(value) for name, value in vars(world).items()},
+    }
+
+
+@contextlib.contextmanager
+def rendezvous(address: str, peers: Sequence[str]) -> Iterator[int]:
+    """Horovod's rendezvous on ``address``, answering ``peers`` alone; its port."""
+    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+
+    allowed = {address, *peers}
+
+    class Server(RendezvousHTTPServer):  # type: ignore[misc]
+        daemon_threads = True
+        block_on_close = False
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            return client_address[0] in allowed
+
+    server = Server((address, 0), RendezvousHandler, verbose=0)
+    server.init([])
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="horovod-rendezvous", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _torch(seat: Seat) -> Iterator[TorchCollective]:
+    import torch.distributed as dist
+
+    world = seat.world
+    listener = socket.create_server((seat.address, 0)) if world.is_chief else None
+    port = listener.getsockname()[1] if listener else 0
+    host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
+    store = dist.TCPStore(
+        host, port, world.size, is_master=world.is_chief, wait_for_workers=False,
+        **({"master_listen_fd": listener.detach()} if listener else {}),
+    )  # fmt: skip
+    with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if seat.device.type == "cuda" else "gloo",
+            store=store, rank=world.rank, world_size=world.size,
+        )  # fmt: skip
+    try:
+        yield TorchCollective(world, seat.device)
+    finally:
+        dist.destroy_process_group()
+
+
+def horovod_problem() -> str | None:
+    """Why Horovod cannot be used in this process, or None if it can."""
+    try:
+        import horovod.torch  # noqa: F401
+    except Exception as error:  # a wheel built for another torch fails in ways of its own
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def choose_backend(wanted: str, problems: Sequence[str | None]) -> str:
+    """``horovod`` or ``torch``, from what was asked for and each rank's ``horovod_problem``. Same on all ranks.
+
+    Raises LaunchError if Horovod was asked for and a rank has none.
+    """
+    if wanted == "torch":
+        return "torch"
+    broken = [(rank, problem) for rank, problem in enumerate(problems) if problem]
+    if not broken:
+        return "horovod"
+    if wanted == "auto":
+        return "torch"
+    rank, problem = broken[0]
+    raise LaunchError(
+        f"Horovod cannot be used on rank {rank}: {problem}. Build it for this torch: "
+        "python -m sparkdl build-horovod --install; or use collective='torch'"
+    )
+
+
+def interface_of(address: str) -> str:
+    """The network interface that has ``address``. Raises LaunchError if none has."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(found.address == address for found in addresses):
+            return name
+    if address.startswith("127."):
+        return interface_of("127.0.0.1") if address != "127.0.0.1" else "lo"
+    raise LaunchError(
+        f"no network interface of {socket.gethostname()} has the address {address}, which Spark gave for it; "
+        "check that the host's name resolves to its own address (SPARK_LOCAL_IP sets it)"
+    )
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables set until the block ends."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,182 @@
+"""What the ranks tell the driver while they run: lines of JSON over one authenticated TCP connection a rank.
+
+The driver listens on the address executors reach it at already. Whoever connects must answer a random challenge with
+the HMAC of a secret made for this one launch, so the secret itself never goes over the wire, and nothing that arrives
+is ever unpickled. A rank that cannot connect keeps its messages; they come back with its result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import io
+import json
+import logging
+import secrets
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, Any]
+Handler = Callable[[Message], None]
+logger = logging.getLogger(__name__)
+_TIMEOUT_S = 3.0
+_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """Where the driver listens, and the secret that lets a rank in. Its repr does not show the secret."""
+
+    host: str
+    port: int
+    secret: bytes = field(repr=False)
+
+
+@contextlib.contextmanager
+def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
+    """Call ``handler`` with each message that ranks send, one at a time, until the block ends."""
+    secret = secrets.token_bytes(32)
+    lock = threading.Lock()
+
+    class Connection(socketserver.StreamRequestHandler):
+        timeout = _TIMEOUT_S
+
+        def handle(self) -> None:
+            challenge = secrets.token_hex(32)
+            self.wfile.write(challenge.encode() + b"\n")
+            answer = self.rfile.readline(256).strip()
+            if not hmac.compare_digest(answer, _answer(secret, challenge)):
+                logger.warning("refused a connection from %s: it does not know the secret", self.client_address[0])
+                return
+            self.connection.settimeout(None)
+            for line in self.rfile:
+                message = json.loads(line)
+                with lock:
+                    handler(message)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            logger.debug("a connection from %s ended early", client_address, exc_info=True)
+
+    with Server((host, 0), Connection) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sparkdl-messages", daemon=True)
+        thread.start()
+        try:
+            yield Mailbox(host, server.server_address[1], secret)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Sender:
+    """A rank's end. Messages that could not be delivered are in ``undelivered``."""
+
+    def __init__(self, mailbox: Mailbox | None) -> None:
+        self.undelivered: list[Message] = []
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        if mailbox is None:
+            return
+        try:
+            connection = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
+            challenge = connection.makefile("rb").readline().strip().decode()
+            connection.sendall(_answer(mailbox.secret, challenge) + b"\n")
+            self._socket = connection
+        except OSError as error:
+            logger.warning("no live messages: the driver at %s cannot be reached: %s", mailbox.host, error)
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Send one message; never raises, never waits longer than the connection's timeout."""
+        message = {"kind": kind, **content}
+        with self._lock:
+            if self._socket is not None:
+                try:
+                    self._socket.sendall(json.dumps(message).encode() + b"\n")
+                    return
+                except OSError as error:
+                    logger.warning("the connection to the driver broke: %s", error)
+                    self._socket = None
+            if len(self.undelivered) < _KEPT:
+                self.undelivered.append(message)
+
+    def close(self) -> None:
+        """End the connection; what was sent still arrives."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+
+_current: Sender | None = None
+
+
+@contextlib.contextmanager
+def sending(mailbox: Mailbox | None) -> Iterator[Sender]:
+    """Make this process's messages go to ``mailbox`` until the block ends."""
+    global _current
+    sender = _current = Sender(mailbox)
+    try:
+        yield sender
+    finally:
+        _current = None
+        sender.close()
+
+
+def send(kind: str, **content: Any) -> None:
+    """Send a message from a rank; does nothing outside one."""
+    if _current is not None:
+        _current.send(kind, **content)
+
+
+def log_to_driver(message: str) -> None:
+    """Show ``message`` on the driver at once. Call it in a function that HorovodRunner runs; elsewhere it prints."""
+    if _current is None:
+        print(message)
+    else:
+        _current.send("log", text=str(message))
+
+
+@contextlib.contextmanager
+def printed_lines_sent() -> Iterator[None]:
+    """Send each line printed to stdout or stderr to the driver too, until the block ends."""
+    import sys
+
+    with contextlib.redirect_stdout(_Lines(sys.stdout)), contextlib.redirect_stderr(_Lines(sys.stderr)):
+        yield
+
+
+class _Lines(io.TextIOBase):
+    """Passes text on, and sends each whole line as a message."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.pending = ""
+
+    def write(self, text: str) -> int:
+        self.target.write(text)
+        *lines, self.pending = (self.pending + text).split("\n")
+        for line in lines:
+            send("log", text=line.rsplit("\r", 1)[-1])
+        return len(text)
+
+    def flush(self) -> None:
+        self.target.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return int(self.target.fileno())
+
+
+def _answer(secret: bytes, challenge: str) -> bytes:
+    return hmac.new(secret, challenge.encode(), hashlib.sha256).hexdigest().encode()

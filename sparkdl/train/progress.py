@@ -1,0 +1,66 @@
+"""What a fit shows on the driver: one bar over all steps, and a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from sparkdl.train import messages
+
+_EVERY_S = 0.1
+
+
+class Report:
+    """Rank 0's side: passes the loop's events on to the driver, steps at most ten times a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if event["event"] == "epoch" or now - self._last >= _EVERY_S:
+            self._last = now
+            messages.send("progress", **event)
+
+
+class FitProgress:
+    """The driver's side: a handler of messages that draws the bar."""
+
+    def __init__(self, epochs: int, rows: int) -> None:
+        self.epochs, self.rows = epochs, rows
+        self.bar = tqdm(
+            total=epochs * rows, unit=" rows", unit_scale=True, desc="training", file=sys.stderr, leave=False,
+            dynamic_ncols=True, mininterval=0.5,
+        )  # fmt: skip
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "log":
+            self._write(message["text"])
+        elif kind == "joined":
+            how = {"horovod": "Horovod", "torch": "torch.distributed"}[message["backend"]]
+            self._write(f"{message['size']} ranks, {how}, {message['device']}")
+        elif message["event"] == "epoch":
+            self._move((message["epoch"] + 1) * self.rows)
+            told = {key: message[key] for key in message if key not in ("kind", "event", "epoch", "seconds", "rows")}
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
+            speed = message["rows"] / max(message["seconds"], 1e-9)
+            self._write(f"epoch {message['epoch'] + 1}/{self.epochs}  {figures}  {speed:,.0f} rows/s")
+        else:
+            self._move(message["epoch"] * self.rows + message["rows"])
+            self.bar.set_postfix_str(f"loss {message['loss']:.4f}", refresh=False)
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()
+
+    def _move(self, rows: int) -> None:
+        self.bar.update(rows - self.bar.n)
+
+    def _write(self, text: str) -> None:
+        self.bar.clear()
+        print(text, flush=True)
+        self.bar.refresh()
