@@ -111,6 +111,7 @@ def test_python(version, verdict):
         ("2.15.0+cu132", "2.12", OK),
         ("2.9.1", "2.12", FAIL),  # not as text: "2.9" > "2.12"
         ("4.4.0.dev1", "3.5", OK),
+        ("2.12+cu132", "2.12.1", FAIL),  # what follows the plus is no part of the version
     ],
 )
 def test_package(found, least, verdict):
