@@ -218,7 +218,8 @@ def check(files: Mapping[str, bytes], uri: str | None) -> dict[str, Any]:
             raise BundleIntegrityError(
                 f"{name} of the bundle {uri or ''} is not what was saved: sha256 {_sha256(files[name])}, the manifest "
                 f"says {told.get('sha256')}. Take it from a copy, or train again",
-                uri=uri, file=name,
+                uri=uri,
+                file=name,
             )
     return manifest
 
@@ -237,7 +238,9 @@ def _parse_manifest(content: bytes, uri: str | None) -> dict[str, Any]:
         raise BundleVersionError(
             f"the bundle {uri or ''} has format {manifest['format']}; this sparkdl reads up to {FORMAT}: "
             "upgrade sparkdl here, or save the bundle with an older one",
-            uri=uri, found=manifest["format"], supported=FORMAT,
+            uri=uri,
+            found=manifest["format"],
+            supported=FORMAT,
         )
     listed = manifest.get("files")
     if not isinstance(listed, dict) or WEIGHTS not in listed:
@@ -322,7 +325,9 @@ def describe_outputs(
         raise SignatureError(
             f"the model does not take these inputs.\n  columns give: {signature}\n  model says:   "
             f"{type(error).__name__}: {error}\n  model:        {_first_layers(module)}",
-            column=None, expected=str(error), got=str(signature),
+            column=None,
+            expected=str(error),
+            got=str(signature),
         ) from error
     finally:
         module.train(training)
@@ -333,11 +338,11 @@ def describe_outputs(
             raise SignatureError(
                 f"the model's output {name!r} has shape {tuple(value.shape)} for {rows} rows; its first dimension "
                 "must be the rows",
-                column=None, expected=(rows, "..."), got=tuple(value.shape),
+                column=None,
+                expected=(rows, "..."),
+                got=tuple(value.shape),
             )
-    return tuple(
-        TensorSpec(name, _numpy_name(value.dtype), tuple(value.shape[1:])) for name, value in shown.items()
-    )
+    return tuple(TensorSpec(name, _numpy_name(value.dtype), tuple(value.shape[1:])) for name, value in shown.items())
 
 
 def _numpy_name(dtype: torch.dtype) -> str:

@@ -85,7 +85,11 @@ def arrow_type(spec: TensorSpec) -> pa.DataType:
 def _bad_row(name: str, row: int, expected: Any, got: Any) -> DataError:
     return DataError(
         f"column {name!r}, row {row}: expected {expected}, got {got}",
-        column=name, row=int(row), file=None, expected=expected, got=got,
+        column=name,
+        row=int(row),
+        file=None,
+        expected=expected,
+        got=got,
     )
 
 

@@ -13,6 +13,7 @@
      ├─ ModelNotPicklableError   (TypeError)    the model cannot travel to the executors
      ├─ LaunchError              (RuntimeError) the ranks could not be started or did not come back
      │   ├─ NotEnoughSlotsError                 fewer task slots than ranks
+     │   ├─ WorkerPythonError                   the workers run a Python that lacks a package
      │   └─ RankFailedError                     a rank raised; carries the first failing rank's traceback
      ├─ TrainingError            (RuntimeError) training cannot go on
      │   └─ NonFiniteLossError                  the loss became NaN or infinite
@@ -73,8 +74,7 @@ class ColumnNotFoundError(SignatureError):
     def __init__(self, column: str, available: Iterable[str], role: str = "column") -> None:
         available = list(available)
         super().__init__(
-            f"{role} {column!r} is not in the DataFrame{did_you_mean(column, available)}; "
-            f"its columns are {available}",
+            f"{role} {column!r} is not in the DataFrame{did_you_mean(column, available)}; its columns are {available}",
             column=column,
             available=available,
         )
@@ -126,6 +126,13 @@ class NotEnoughSlotsError(LaunchError):
 
     needed: int
     available: int
+
+
+class WorkerPythonError(LaunchError):
+    """The workers' Python lacks a package. Fields: ``python`` (or None), ``missing``."""
+
+    python: str | None
+    missing: str
 
 
 class RankFailedError(LaunchError):

@@ -35,9 +35,10 @@ from sparkdl.errors import (
 )
 from sparkdl.model import TorchModel
 from sparkdl.params import TorchEstimatorParams, with_accessors
+from sparkdl.session import check_slots, check_worker_python, free_slots, is_connect
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.train.collective import Collective
-from sparkdl.train.launcher import check_slots, free_slots, is_connect, launch
+from sparkdl.train.launcher import launch
 from sparkdl.train.loop import Training, train
 from sparkdl.train.named import loss_named, named_optimizer
 from sparkdl.train.progress import FitProgress, Report
@@ -112,6 +113,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
 
     def _fit(self, dataset: DataFrame) -> TorchModel:
         spark = dataset.sparkSession
+        check_worker_python(spark)
         size = self._ranks(spark)
         with self._run_directory(spark) as run:
             module = self._module()
@@ -134,7 +136,8 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         if size is None:
             raise InvalidParamError(
                 "'numProc' must be given here: Spark Connect does not tell how many slots the cluster has",
-                param="numProc", value=0,
+                param="numProc",
+                value=0,
             )
         if not size:
             raise NotEnoughSlotsError("the cluster has no task slots; are its executors up?", needed=1, available=0)
@@ -193,9 +196,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         """The classes of a multiclass model."""
         return range({spec.name: spec for spec in bundle.signature.outputs}["probability"].size)
 
-    def _training(
-        self, module: nn.Module, bundle: Bundle, example: list[Tensor] | None, label: TensorSpec
-    ) -> Training:
+    def _training(self, module: nn.Module, bundle: Bundle, example: list[Tensor] | None, label: TensorSpec) -> Training:
         task = self.getOrDefault("task")
         loss = self.getOrDefault("loss") if self.isSet("loss") else tasks.DEFAULT_LOSS.get(task or "")
         if loss is None:
@@ -276,7 +277,9 @@ def _stack(module: nn.Module, names: list[str]) -> str | None:
     raise SignatureError(
         f"the model's forward takes {[p.name for p in positional]}, inputCols gives {names}: name one column an "
         "argument, or let forward take one argument to get scalar columns stacked",
-        column=None, expected=[p.name for p in positional], got=names,
+        column=None,
+        expected=[p.name for p in positional],
+        got=names,
     )
 
 
@@ -285,7 +288,9 @@ def _label(df: DataFrame, name: str, shapes: dict[str, tuple[int, ...]]) -> Tens
     if kinds.get(name) in ("string", "binary"):
         raise SignatureError(
             f"label column {name!r} is {kinds[name]}; turn it into numbers first, by pyspark.ml's StringIndexer",
-            column=name, expected="numbers", got=kinds[name],
+            column=name,
+            expected="numbers",
+            got=kinds[name],
         )
     return Signature.from_dataframe(df, [name], shapes=shapes).inputs[0]
 
@@ -297,7 +302,11 @@ def _sample(df: DataFrame, signature: Signature) -> list[Tensor] | None:
     if not rows:
         raise EmptyDatasetError(
             "the DataFrame has no rows to train on; check its filters and joins",
-            column=None, row=None, file=None, expected="rows", got=0,
+            column=None,
+            row=None,
+            file=None,
+            expected="rows",
+            got=0,
         )
     rows = [rows[i % len(rows)] for i in range(max(len(rows), 3))]
     try:
@@ -319,7 +328,9 @@ def _check_loss(module: nn.Module, loss: Any, task: str | None, example: list[Te
         raise SignatureError(
             f"the loss does not take the model's outputs and the label.\n  label column: {label}\n  loss says:    "
             f"{type(error).__name__}: {error}",
-            column=label.name, expected=str(error), got=str(label),
+            column=label.name,
+            expected=str(error),
+            got=str(label),
         ) from error
     finally:
         module.train(training)
@@ -327,7 +338,9 @@ def _check_loss(module: nn.Module, loss: Any, task: str | None, example: list[Te
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise SignatureError(
             f"the loss must return one number, the mean over the batch (got {got})",
-            column=None, expected="a scalar tensor", got=got,
+            column=None,
+            expected="a scalar tensor",
+            got=got,
         )
 
 
@@ -336,5 +349,11 @@ def _check_enough_rows(rows: int, ranks: int) -> None:
         raise TooFewRowsError(
             f"{ranks} ranks cannot share {rows} row{'s' if rows > 1 else ''}: each needs at least one; "
             f"set numProc to {rows} or lower",
-            column=None, row=None, file=None, expected=ranks, got=rows, rows=rows, ranks=ranks,
+            column=None,
+            row=None,
+            file=None,
+            expected=ranks,
+            got=rows,
+            rows=rows,
+            ranks=ranks,
         )

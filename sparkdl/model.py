@@ -36,7 +36,8 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         if not isinstance(bundle, Bundle):
             raise InvalidParamError(
                 f"TorchModel takes a Bundle: Bundle.load(uri), or what an estimator's fit made (got {bundle!r})",
-                param="bundle", value=bundle,
+                param="bundle",
+                value=bundle,
             )
         super().__init__()
         self.bundle = bundle
@@ -81,7 +82,9 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 if _form(found[name]) != _form(told):
                     raise SignatureError(
                         f"column {name!r} is {found[name]}; the model takes {told} for {spec}",
-                        column=name, expected=told, got=found[name],
+                        column=name,
+                        expected=told,
+                        got=found[name],
                     )
         return found
 
@@ -96,7 +99,9 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 raise SignatureError(
                     f"output {output!r} would be column {name!r}, and the DataFrame has {taken[name.lower()]!r} already; "
                     f"drop it, or set another name ({output}Col)",
-                    column=name, expected="a new name", got=taken[name.lower()],
+                    column=name,
+                    expected="a new name",
+                    got=taken[name.lower()],
                 )
             taken[name.lower()] = name
         return chosen

@@ -182,9 +182,7 @@ class TorchEstimatorParams(_Columns, HasLabelCol):
     model = _param("model", "an nn.Module, or a function without arguments that makes one", model_like)
     loss = _param("loss", "a loss's name in torch, or a function of (outputs, label)", loss_like)
     optimizer = _param("optimizer", "a name in torch.optim, or a function of the parameters", optimizer_like)
-    optimizerParams = _param(
-        "optimizerParams", "further arguments of a named optimizer", mapping("optimizerParams")
-    )
+    optimizerParams = _param("optimizerParams", "further arguments of a named optimizer", mapping("optimizerParams"))
     learningRate = _param("learningRate", "learning rate of a named optimizer", positive("learningRate"))
     task = _param("task", f"one of {TASKS} or None", one_of("task", (*TASKS, None)))
     shapes = _param("shapes", "shapes of one row, by column, where the type does not tell", shapes("shapes"))
@@ -194,7 +192,5 @@ class TorchEstimatorParams(_Columns, HasLabelCol):
     seed = _param("seed", "of the shuffling, the weights a function makes, and dropout", whole("seed", 0))
     storePath = _param("storePath", "a place that driver and executors can write", text("storePath"))
     collective = _param("collective", f"one of {BACKENDS}", one_of("collective", BACKENDS))
-    trusted = _param(
-        "trusted", "allow a model that torch.export cannot export, kept as code", flag("trusted")
-    )
+    trusted = _param("trusted", "allow a model that torch.export cannot export, kept as code", flag("trusted"))
     verbose = _param("verbose", "show progress", flag("verbose"))

@@ -65,9 +65,7 @@ class Program:
         return module.eval()
 
 
-def build(
-    module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[], nn.Module] | None = None
-) -> Program:
+def build(module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[], nn.Module] | None = None) -> Program:
     """The safest program that gives ``module``'s outputs for any number of rows.
 
     module: in any mode; exported in evaluation mode and left as it was.
@@ -127,7 +125,8 @@ def _importable(factory: Callable[[], nn.Module]) -> tuple[str, dict[str, Any]] 
     """``("package.module:name", kwargs)`` if importing that gives the factory and the kwargs are JSON."""
     kwargs: dict[str, Any] = {}
     if isinstance(factory, partial) and not factory.args:
-        factory, kwargs = factory.func, dict(factory.keywords)
+        kwargs = dict(factory.keywords)
+        factory = factory.func
     path = f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
     try:
         json.dumps(kwargs)
@@ -147,7 +146,9 @@ def import_object(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise SparkdlError(f"cannot import {path!r}: {error}; is its package installed, or sent by --py-files?") from error
+        raise SparkdlError(
+            f"cannot import {path!r}: {error}; is its package installed, or sent by --py-files?"
+        ) from error
     return found
 
 

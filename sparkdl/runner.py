@@ -31,7 +31,8 @@ class HorovodRunner:
         if driver_log_verbosity not in _VERBOSITIES:
             raise InvalidParamError(
                 f"driver_log_verbosity must be one of {_VERBOSITIES} (got {driver_log_verbosity!r})",
-                param="driver_log_verbosity", value=driver_log_verbosity,
+                param="driver_log_verbosity",
+                value=driver_log_verbosity,
             )
         self.np = np
         self.driver_log_verbosity = driver_log_verbosity
@@ -47,14 +48,16 @@ class HorovodRunner:
             return run_here(main, kwargs, -self.np)
         from pyspark.sql import SparkSession
 
-        from sparkdl.train.launcher import free_slots, launch
+        from sparkdl.session import free_slots
+        from sparkdl.train.launcher import launch
 
         spark = SparkSession.active()
         size = self.np or free_slots(spark)
         if size is None:
             raise InvalidParamError(
                 "np=0 needs to know the cluster's slots, which Spark Connect does not tell; give np a number",
-                param="np", value=0,
+                param="np",
+                value=0,
             )
         show_prints = self.driver_log_verbosity == "all"
 

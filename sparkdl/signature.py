@@ -56,12 +56,16 @@ class TensorSpec:
         if self.dtype not in DTYPES:
             raise SignatureError(
                 f"dtype of {self.name!r} must be one of {list(DTYPES)} (got {self.dtype!r})",
-                column=self.name, expected=DTYPES, got=self.dtype,
+                column=self.name,
+                expected=DTYPES,
+                got=self.dtype,
             )
         if any(n < 0 for n in self.shape):
             raise SignatureError(
                 f"shape of {self.name!r} must not have negative sizes (got {self.shape})",
-                column=self.name, expected="sizes >= 0", got=self.shape,
+                column=self.name,
+                expected="sizes >= 0",
+                got=self.shape,
             )
 
     @property
@@ -75,7 +79,7 @@ class TensorSpec:
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}{list(('B', *self.shape))}".replace("'", "")
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, ('B', *self.shape)))}]"
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,7 @@ class Signature:
         """The signature with every floating input as ``dtype``: what a module with parameters of it computes in."""
         if dtype is None:
             return self
-        return replace(
-            self, inputs=tuple(replace(s, dtype=dtype) if s.dtype in FLOATS else s for s in self.inputs)
-        )
+        return replace(self, inputs=tuple(replace(s, dtype=dtype) if s.dtype in FLOATS else s for s in self.inputs))
 
     def check_columns(self, available: Iterable[str]) -> None:
         """Raise ColumnNotFoundError if an input column is not in ``available``."""
@@ -193,7 +195,9 @@ def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
             raise SignatureError(
                 f"column {spec.name!r} has shape {spec.shape} and cannot be stacked with others into {name!r}; "
                 "only scalar columns can",
-                column=spec.name, expected=(), got=spec.shape,
+                column=spec.name,
+                expected=(),
+                got=spec.shape,
             )
     return TensorSpec(
         name=name,
@@ -226,7 +230,9 @@ def _leaf(column: str, spark_type: Any) -> _Leaf:
     raise SignatureError(
         f"column {column!r} has type {got}, which no tensor can hold; cast it to a number, an array of numbers, "
         "a vector, binary or string, or leave it out",
-        column=column, expected=list(DTYPE_OF_SPARK), got=got,
+        column=column,
+        expected=list(DTYPE_OF_SPARK),
+        got=got,
     )
 
 
@@ -238,12 +244,16 @@ def _declared_shape(column: str, leaf: _Leaf, shapes: Mapping[str, Sequence[int]
             raise SignatureError(
                 f"column {column!r} is {leaf.scalar}: declare the shape of its tensor, "
                 f"shapes={{{column!r}: {form}}} (got {shape or None})",
-                column=column, expected="a declared shape", got=shape or None,
+                column=column,
+                expected="a declared shape",
+                got=shape or None,
             )
     elif not leaf.depth and shape:
         raise SignatureError(
             f"column {column!r} is a scalar ({leaf.scalar}) and cannot take shape {shape}",
-            column=column, expected=(), got=shape,
+            column=column,
+            expected=(),
+            got=shape,
         )
     return shape
 
@@ -253,7 +263,9 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
     if columns and df.isStreaming:
         raise SignatureError(
             f"the shape of {columns} cannot be sampled from a stream; declare it: shapes={{{columns[0]!r}: (…)}}",
-            column=columns[0], expected="declared shapes", got=None,
+            column=columns[0],
+            expected="declared shapes",
+            got=None,
         )
     found: dict[str, tuple[int, ...]] = {}
     for column in columns:
@@ -263,7 +275,9 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
             raise SignatureError(
                 f"the shape of column {column!r} cannot be told: no row has a value; "
                 f"declare it: shapes={{{column!r}: (…)}}",
-                column=column, expected="a row that is not null", got="none",
+                column=column,
+                expected="a row that is not null",
+                got="none",
             )
         found[column] = np.shape(_dense(rows[0][0]))
     return found

@@ -32,10 +32,9 @@ def label_dtype(task: str | None, column_dtype: str, float_dtype: str | None) ->
 
 def align(task: str | None, outputs: Any, label: Tensor) -> Any:
     """Outputs in the shape in which the task's loss compares them with ``label``: ``(B, 1)`` becomes ``(B,)``."""
-    if task in ("regression", "binary") and isinstance(outputs, Tensor):
-        if outputs.ndim == label.ndim + 1 and outputs.shape[-1] == 1:
-            return outputs.squeeze(-1)
-    return outputs
+    if not isinstance(outputs, Tensor) or task not in ("regression", "binary"):
+        return outputs
+    return outputs.squeeze(-1) if outputs.ndim == label.ndim + 1 and outputs.shape[-1] == 1 else outputs
 
 
 def predictions(task: str | None, outputs: Any) -> dict[str, Tensor]:
@@ -53,7 +52,9 @@ def predictions(task: str | None, outputs: Any) -> dict[str, Tensor]:
     if not isinstance(outputs, Tensor):
         raise SignatureError(
             f"task {task!r} needs a model that returns one tensor (got {type(outputs).__name__}); use task=None",
-            column=None, expected="Tensor", got=type(outputs).__name__,
+            column=None,
+            expected="Tensor",
+            got=type(outputs).__name__,
         )
     if task == "multiclass":
         if outputs.ndim != 2 or outputs.shape[1] < 2:
@@ -89,7 +90,9 @@ def named(outputs: Any) -> dict[str, Tensor]:
             raise SignatureError(
                 f"the model's output {key!r} is {type(value).__name__}; outputs must be tensors, alone, in a tuple "
                 "or in a dictionary",
-                column=None, expected="Tensor", got=type(value).__name__,
+                column=None,
+                expected="Tensor",
+                got=type(value).__name__,
             )
     return result
 
@@ -98,5 +101,7 @@ def _wrong_shape(task: str, expected: str, outputs: Tensor) -> SignatureError:
     got = tuple(outputs.shape)
     return SignatureError(
         f"task {task!r} needs a model that returns {expected}; this one returned shape {got}",
-        column=None, expected=expected, got=got,
+        column=None,
+        expected=expected,
+        got=got,
     )

@@ -49,7 +49,11 @@ def materialize(
     if not dataset.rows:
         raise EmptyDatasetError(
             "the DataFrame has no rows to train on; check its filters and joins",
-            column=None, row=None, file=None, expected="rows", got=0,
+            column=None,
+            row=None,
+            file=None,
+            expected="rows",
+            got=0,
         )
     dataset.save()
     return dataset
@@ -168,7 +172,11 @@ class _Writer:
         name = self.label.name
         raise DataError(
             f"label column {name!r}, row {row}: expected {expected}, got {got}",
-            column=name, row=row, file=None, expected=expected, got=got,
+            column=name,
+            row=row,
+            file=None,
+            expected=expected,
+            got=got,
         )
 
 
@@ -200,7 +208,11 @@ def _as_error(problem: dict[str, Any], file: str | None, row: int | None) -> Dat
     where = f"row {row} of {file}" if file else f"row {row} of its partition (rows count from 0)"
     return DataError(
         f"column {problem['column']!r}, {where}: {problem['text'].split(': ', 1)[-1]}",
-        column=problem["column"], row=row, file=file, expected=problem["expected"], got=problem["got"],
+        column=problem["column"],
+        row=row,
+        file=file,
+        expected=problem["expected"],
+        got=problem["got"],
     )
 
 

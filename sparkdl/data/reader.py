@@ -117,7 +117,11 @@ def read_fragment(dataset: Dataset, fragment: Fragment) -> list[Tensor]:
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"row group {fragment.row_group} of {path} cannot be read: {error}",
-            column=None, row=None, file=path, expected="a readable Parquet row group", got=str(error),
+            column=None,
+            row=None,
+            file=path,
+            expected="a readable Parquet row group",
+            got=str(error),
         ) from error
     rows = table.slice(fragment.start, fragment.rows)
     return [_tensor(rows.column(spec.name).combine_chunks(), spec) for spec in dataset.tensors]
@@ -139,4 +143,3 @@ def _batch(tensors: Sequence[Tensor], rows: Tensor) -> Batch:
 
 def _concatenated(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return [torch.cat(list(parts)) for parts in zip(*pieces, strict=True)]
-

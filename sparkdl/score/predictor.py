@@ -43,7 +43,9 @@ class Predictor:
             if len(array) != rows:
                 raise SignatureError(
                     f"input {spec.name!r} has {len(array)} rows, {self.signature.inputs[0].name!r} has {rows}",
-                    column=spec.name, expected=rows, got=len(array),
+                    column=spec.name,
+                    expected=rows,
+                    got=len(array),
                 )
         outputs = {s.name: np.empty((rows, *s.shape), dtype=s.dtype) for s in self.signature.outputs}
         for start in range(0, rows, self.batch_size):
@@ -67,17 +69,23 @@ def _checked(inputs: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
     if spec.name not in inputs:
         raise SignatureError(
             f"input {spec.name!r} is missing; given are {sorted(inputs)}",
-            column=spec.name, expected=str(spec), got=sorted(inputs),
+            column=spec.name,
+            expected=str(spec),
+            got=sorted(inputs),
         )
     array = np.asarray(inputs[spec.name])
     if array.shape[1:] != spec.shape or array.ndim == 0:
         raise SignatureError(
             f"input {spec.name!r} must have shape (B, {', '.join(map(str, spec.shape))}) (got {array.shape})",
-            column=spec.name, expected=spec.shape, got=array.shape,
+            column=spec.name,
+            expected=spec.shape,
+            got=array.shape,
         )
     if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
         raise SignatureError(
             f"input {spec.name!r} must be {spec.dtype} (got {array.dtype}, which it cannot hold)",
-            column=spec.name, expected=spec.dtype, got=str(array.dtype),
+            column=spec.name,
+            expected=spec.dtype,
+            got=str(array.dtype),
         )
     return array.astype(spec.dtype, copy=False)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import torch
 
-from sparkdl import columns
+from sparkdl import columns, session
 from sparkdl.bundle import Bundle
 from sparkdl.score.predictor import Predictor
 from sparkdl.signature import Signature
@@ -31,6 +31,7 @@ Files = Mapping[str, bytes]
 
 def scoring_udf(spark: SparkSession, bundle: Bundle, batch_size: int) -> Callable[..., Column]:
     """A function of the signature's columns (``Signature.columns``, in that order) that gives a struct of the outputs."""
+    session.check_worker_python(spark)
     scorer = _Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, batch_size, bundle.trusted)
     fields = ", ".join(f"`{spec.name}` {columns.spark_type(spec)}" for spec in bundle.signature.outputs)
     returns = f"struct<{fields.replace('` ', '`:')}>"
@@ -127,11 +128,9 @@ _ships: dict[tuple[str, str], Callable[[], Files]] = {}
 
 def _shipped(spark: SparkSession, bundle: Bundle) -> Callable[[], Files]:
     """How a worker gets at the bundle's files; they are sent once a session."""
-    from sparkdl.train.launcher import is_connect
-
-    connect = is_connect(spark)
-    session = spark.session_id if connect else spark.sparkContext.applicationId
-    key = (session, bundle.digest)
+    connect = session.is_connect(spark)
+    identity = spark.session_id if connect else spark.sparkContext.applicationId
+    key = (identity, bundle.digest)
     if key not in _ships:
         _ships[key] = (
             _add_artifact(spark, bundle) if connect else _Broadcast(spark.sparkContext.broadcast(dict(bundle.files)))

@@ -145,14 +145,14 @@ class Seat:
 @contextlib.contextmanager
 def join(seat: Seat, backend: str) -> Iterator[Collective]:
     """Join the other ranks by ``backend`` (``horovod`` or ``torch``); leave together, or at once on an error."""
-    connected = {"horovod": _horovod, "torch": _torch}[backend]
-    with connected(seat) as collective:
+    connected = _horovod(seat) if backend == "horovod" else _torch(seat)
+    with connected as collective:
         yield collective
         collective.barrier()  # a fast rank's exit would read as a failure on a slow one
 
 
 @contextlib.contextmanager
-def _horovod(seat: Seat) -> Iterator[HorovodCollective]:
+def _horovod(seat: Seat) -> Iterator[Collective]:
     import horovod.torch as hvd
 
     with contextlib.ExitStack() as meeting:
@@ -217,7 +217,7 @@ def rendezvous(address: str, peers: Sequence[str]) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _torch(seat: Seat) -> Iterator[TorchCollective]:
+def _torch(seat: Seat) -> Iterator[Collective]:
     import torch.distributed as dist
 
     world = seat.world
@@ -226,7 +226,7 @@ def _torch(seat: Seat) -> Iterator[TorchCollective]:
     host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
     store = dist.TCPStore(
         host, port, world.size, is_master=world.is_chief, wait_for_workers=False,
-        **({"master_listen_fd": listener.detach()} if listener else {}),
+        master_listen_fd=listener.detach() if listener else None,
     )  # fmt: skip
     with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
         dist.init_process_group(

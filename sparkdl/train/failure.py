@@ -40,7 +40,9 @@ class Failure:
         """What the driver raises: the rank's own error if it is one of ours, else RankFailedError."""
         failed = RankFailedError(
             f"rank {self.rank} on {self.host} failed:\n{self.traceback}",
-            rank=self.rank, host=self.host, traceback=self.traceback,
+            rank=self.rank,
+            host=self.host,
+            traceback=self.traceback,
         )
         if self.error is None:
             return failed

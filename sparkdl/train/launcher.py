@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +19,8 @@ import cloudpickle
 import pyarrow as pa
 import torch
 
-from sparkdl import program
-from sparkdl.errors import LaunchError, NotEnoughSlotsError
+from sparkdl import program, session
+from sparkdl.errors import LaunchError
 from sparkdl.train import collective, messages
 from sparkdl.train import failure as failures
 from sparkdl.train.collective import Seat
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
 _RESULT = "rank int, answer binary, messages string"
 _SCHEMA = pa.schema([("rank", pa.int32()), ("answer", pa.binary()), ("messages", pa.string())])
-REGISTRATION_S = 30.0  # executors of a cluster register within this of the application's start
 
 
 def launch(
@@ -56,16 +53,18 @@ def launch(
     Raises NotEnoughSlotsError before anything starts; the rank's own SparkdlError, or RankFailedError with its
     traceback, if ``main`` raised; LaunchError if the Spark job failed.
     """
-    check_slots(spark, size)
+    session.check_worker_python(spark)
+    session.check_slots(spark, size)
     handler = on_message or (lambda message: None)
     with contextlib.ExitStack() as stack:
-        host = driver_host(spark)
+        host = session.driver_host(spark)
         mailbox = stack.enter_context(messages.listening(host, handler)) if on_message and host else None
         task = _Task(program.pickle(main, "the training function"), backend, mailbox)
         ranks = spark.range(0, size, 1, size)
         try:
             rows = ranks.mapInArrow(task, _RESULT, barrier=True).collect()
         except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
+            session.raise_if_worker_lacks(error)
             raise LaunchError(f"the Spark job that ran the {size} ranks failed: {_first_lines(error)}") from error
     for row in rows:
         for message in json.loads(row.messages):
@@ -167,75 +166,3 @@ def _leaving_together(seat: Seat) -> Iterator[None]:
             hvd.barrier()
     finally:
         hvd.shutdown()
-
-
-def check_slots(spark: SparkSession, size: int) -> None:
-    """Raise NotEnoughSlotsError if fewer tasks than ``size`` can run at a time, after waiting for a young cluster's
-    executors to register."""
-    if is_connect(spark):
-        available = slots_of_master(spark.conf.get("spark.master", ""), os.cpu_count() or 1)
-    else:
-        dynamic = spark.sparkContext.getConf().get("spark.dynamicAllocation.enabled", "false")
-        if dynamic == "true":
-            raise LaunchError(
-                "ranks start together in a barrier stage, which Spark does not run with dynamic allocation; "
-                "set spark.dynamicAllocation.enabled=false and spark.executor.instances (SPARK-24942)"
-            )
-        available = _registered_slots(spark, size)
-    if available is not None and available < size:
-        raise NotEnoughSlotsError(
-            f"{size} ranks need {size} task slots at the same time, and the cluster has {available}; "
-            "set numProc (np) lower, or give the application more executors or cores",
-            needed=size, available=available,
-        )
-
-
-def free_slots(spark: SparkSession) -> int | None:
-    """How many tasks can run at a time; None if that cannot be told (Spark Connect to a cluster)."""
-    if is_connect(spark):
-        return slots_of_master(spark.conf.get("spark.master", ""), os.cpu_count() or 1)
-    context = spark.sparkContext._jsc.sc()  # the number that Spark's own barrier check uses (SPARK-24819)
-    return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
-
-
-def _registered_slots(spark: SparkSession, size: int) -> int:
-    slots = free_slots(spark) or 0
-    is_local = spark.sparkContext.master.startswith("local[") or spark.sparkContext.master == "local"
-    deadline = spark.sparkContext.startTime / 1000 + REGISTRATION_S
-    while slots < size and not is_local and time.time() < deadline:
-        time.sleep(0.1)
-        slots = free_slots(spark) or 0
-    return slots
-
-
-def slots_of_master(master: str, cores: int) -> int | None:
-    """Task slots that a local master's URL promises, on a machine of ``cores``; None for a cluster's."""
-    if master == "local":
-        return 1
-    if master.startswith("local-cluster["):
-        workers, per_worker, _ = master[len("local-cluster[") : -1].split(",")
-        return int(workers) * int(per_worker)
-    if master.startswith("local["):
-        threads = master[len("local[") : -1].split(",")[0].strip()
-        return cores if threads == "*" else int(threads)
-    return None
-
-
-def is_connect(spark: SparkSession) -> bool:
-    """True for a Spark Connect session, which has no SparkContext."""
-    return ".connect." in type(spark).__module__
-
-
-def driver_host(spark: SparkSession) -> str | None:
-    """The address at which executors reach this process; None if it cannot be told."""
-    if not is_connect(spark):
-        if spark.sparkContext.master.startswith("local"):
-            return "127.0.0.1"
-        return str(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
-    server = str(spark.client.host).rsplit(":", 1)[0]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting a datagram socket sends nothing
-        try:
-            probe.connect((server, 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])

@@ -47,9 +47,7 @@ def run_here(main: Callable[..., Any], kwargs: dict[str, Any], size: int) -> Any
         wait(ended, return_when=FIRST_EXCEPTION)
         if any(future.done() and future.exception() for future in ended):
             wait(ended, timeout=_GRACE_S)  # so that the rank that caused it has time to say so
-        failure = failures.first(
-            error.args[0] for future in ended if future.done() and (error := future.exception())
-        )
+        failure = failures.first(error.args[0] for future in ended if future.done() and (error := future.exception()))
         if failure:
             raise failure.exception()
         return _answer(folder, 0)

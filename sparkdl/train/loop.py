@@ -113,7 +113,7 @@ class Gradients:
         by_dtype: dict[torch.dtype, list[nn.Parameter]] = {loss_dtype: []}
         for parameter in self.parameters:
             by_dtype.setdefault(parameter.dtype, []).append(parameter)
-        self.buffers = []
+        self.buffers: list[Tensor] = []
         for dtype, parameters in by_dtype.items():
             count = sum(parameter.numel() for parameter in parameters)
             is_first = not self.buffers
@@ -170,7 +170,9 @@ class LossWatch:
                 raise NonFiniteLossError(
                     f"the loss became {self.latest} in epoch {self.epoch}, step {self.steps} (both from 0); lower the "
                     "learning rate, scale the inputs, or look for NaN and infinite values in them",
-                    epoch=self.epoch, step=self.steps, loss=self.latest,
+                    epoch=self.epoch,
+                    step=self.steps,
+                    loss=self.latest,
                 )
             self.total, self.rows, self.steps = self.total + self.latest * rows, self.rows + rows, self.steps + 1
         self.waiting.clear()

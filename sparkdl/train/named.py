@@ -32,7 +32,8 @@ def loss_named(name: str) -> Callable[[Any, Tensor], Tensor]:
         raise InvalidParamError(
             f"'loss' must be a function, or the name of a loss in torch.nn or torch.nn.functional (got {name!r})"
             f"{did_you_mean(name, losses)}",
-            param="loss", value=name,
+            param="loss",
+            value=name,
         )
     return losses[name]()
 
@@ -45,6 +46,7 @@ class NamedOptimizer:
     arguments: Mapping[str, Any]
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
         optimizer: torch.optim.Optimizer = optimizer_class(self.name)(parameters, **self.arguments)
         return optimizer
 
@@ -62,7 +64,8 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     raise InvalidParamError(
         f"'optimizer' must be a function, or the name of an optimizer in torch.optim (got {name!r})"
         f"{did_you_mean(name, classes)}",
-        param="optimizer", value=name,
+        param="optimizer",
+        value=name,
     )
 
 
@@ -74,6 +77,7 @@ def named_optimizer(name: str, arguments: Mapping[str, Any]) -> NamedOptimizer:
         if key not in known:
             raise InvalidParamError(
                 f"torch.optim.{cls.__name__} takes no {key!r}{did_you_mean(key, known)}; it takes {known}",
-                param="optimizerParams", value=dict(arguments),
+                param="optimizerParams",
+                value=dict(arguments),
             )
     return NamedOptimizer(name, dict(arguments))

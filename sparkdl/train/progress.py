@@ -20,6 +20,7 @@ class Report:
         self._last = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Pass one event on."""
         now = time.monotonic()
         if event["event"] == "epoch" or now - self._last >= _EVERY_S:
             self._last = now
@@ -37,6 +38,7 @@ class FitProgress:
         )  # fmt: skip
 
     def __call__(self, message: dict[str, Any]) -> None:
+        """Show one message."""
         kind = message["kind"]
         if kind == "log":
             self._write(message["text"])

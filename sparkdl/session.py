@@ -1,0 +1,141 @@
+"""What must be known of a Spark session before anything runs on it: its slots, its workers' Python, its driver's address."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from sparkdl.errors import LaunchError, NotEnoughSlotsError, WorkerPythonError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+REGISTRATION_S = 30.0  # executors of a cluster register within this of the application's start
+_NEEDED = ("pyarrow", "torch", "sparkdl")
+
+
+def check_worker_python(spark: SparkSession) -> None:
+    """Raise WorkerPythonError if the workers of a local master run a Python that lacks what ours has.
+
+    Spark runs ``PYSPARK_PYTHON``, else the first ``python3`` on the PATH, whatever Python the driver is. A cluster's
+    workers cannot be asked from here; there ``raise_if_worker_lacks`` explains what they say.
+    """
+    if is_connect(spark) or not spark.sparkContext.master.startswith("local"):
+        return
+    missing = _missing(spark.sparkContext.pythonExec)
+    if missing:
+        raise _worker_python_error(spark.sparkContext.pythonExec, missing)
+
+
+@functools.cache
+def _missing(python: str) -> str | None:
+    """Which needed package this Python lacks, if any."""
+    path = shutil.which(python)
+    if path and os.path.abspath(path) == os.path.abspath(sys.executable):
+        return None
+    packages = [name for name in _NEEDED if importlib.util.find_spec(name)]
+    script = f"import importlib.util as u; print(*[n for n in {packages!r} if u.find_spec(n) is None][:1], end='')"
+    try:
+        found = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"cannot be run: {error}"
+    return found.stdout or None
+
+
+def raise_if_worker_lacks(error: Exception) -> None:
+    """Raise WorkerPythonError from ``error`` if a worker failed because a package is not installed there."""
+    found = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", str(error))
+    if found:
+        raise _worker_python_error(None, found[1]) from error
+
+
+def _worker_python_error(python: str | None, missing: str) -> WorkerPythonError:
+    return WorkerPythonError(
+        f"the Spark workers' Python ({python or 'on the executors'}) has no package {missing!r}. Spark runs "
+        "PYSPARK_PYTHON there, or else the first python3 on the PATH. Before the session is made, set it to a Python "
+        f"that has sparkdl and the packages of the model: export PYSPARK_PYTHON={sys.executable}; send modules of your "
+        "own with --py-files",
+        python=python,
+        missing=missing,
+    )
+
+
+def check_slots(spark: SparkSession, size: int) -> None:
+    """Raise NotEnoughSlotsError if fewer tasks than ``size`` can run at a time, after waiting for a young cluster's
+    executors to register."""
+    if is_connect(spark):
+        available = slots_of_master(spark.conf.get("spark.master", ""), os.cpu_count() or 1)
+    else:
+        dynamic = spark.sparkContext.getConf().get("spark.dynamicAllocation.enabled", "false")
+        if dynamic == "true":
+            raise LaunchError(
+                "ranks start together in a barrier stage, which Spark does not run with dynamic allocation; "
+                "set spark.dynamicAllocation.enabled=false and spark.executor.instances (SPARK-24942)"
+            )
+        available = _registered_slots(spark, size)
+    if available is not None and available < size:
+        raise NotEnoughSlotsError(
+            f"{size} ranks need {size} task slots at the same time, and the cluster has {available}; "
+            "set numProc (np) lower, or give the application more executors or cores",
+            needed=size,
+            available=available,
+        )
+
+
+def free_slots(spark: SparkSession) -> int | None:
+    """How many tasks can run at a time; None if that cannot be told (Spark Connect to a cluster)."""
+    if is_connect(spark):
+        return slots_of_master(spark.conf.get("spark.master", ""), os.cpu_count() or 1)
+    context = spark.sparkContext._jsc.sc()  # the number that Spark's own barrier check uses (SPARK-24819)
+    return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
+
+
+def _registered_slots(spark: SparkSession, size: int) -> int:
+    slots = free_slots(spark) or 0
+    is_local = spark.sparkContext.master.startswith("local[") or spark.sparkContext.master == "local"
+    deadline = spark.sparkContext.startTime / 1000 + REGISTRATION_S
+    while slots < size and not is_local and time.time() < deadline:
+        time.sleep(0.1)
+        slots = free_slots(spark) or 0
+    return slots
+
+
+def slots_of_master(master: str, cores: int) -> int | None:
+    """Task slots that a local master's URL promises, on a machine of ``cores``; None for a cluster's."""
+    if master == "local":
+        return 1
+    if master.startswith("local-cluster["):
+        workers, per_worker, _ = master[len("local-cluster[") : -1].split(",")
+        return int(workers) * int(per_worker)
+    if master.startswith("local["):
+        threads = master[len("local[") : -1].split(",")[0].strip()
+        return cores if threads == "*" else int(threads)
+    return None
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """True for a Spark Connect session, which has no SparkContext."""
+    return ".connect." in type(spark).__module__
+
+
+def driver_host(spark: SparkSession) -> str | None:
+    """The address at which executors reach this process; None if it cannot be told."""
+    if not is_connect(spark):
+        if spark.sparkContext.master.startswith("local"):
+            return "127.0.0.1"
+        return str(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
+    server = str(spark.client.host).rsplit(":", 1)[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting a datagram socket sends nothing
+        try:
+            probe.connect((server, 9))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
