@@ -51,21 +51,28 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a whole lane was made from, and whether it has Horovod."""
+    """What a whole lane was made from, with which interpreter, and whether it has Horovod."""
 
     key: str
+    python: str  # resolved: a link that now leads to another version is another interpreter
     horovod: bool
 
 
-def lane_key(root: Path, lane: str, *, python: tuple[int, int], flavour: str) -> str:
+def lane_key(root: Path, lane: str, *, flavour: str) -> str:
     """The hash of everything lane `lane` is made from.
 
     `flavour` is $SPARKDL_HOROVOD and nvcc's place. The root is in it because a venv that moved is broken.
     """
-    digest = hashlib.sha256(f"{root}|{lane}|{python}|{flavour}".encode())
+    digest = hashlib.sha256(f"{root}|{lane}|{flavour}".encode())
     for name in (f"locks/{lane}.txt", *SOURCES):
         digest.update(hashlib.sha256((root / name).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def interpreter(venv: Path) -> str | None:
+    """The program that the venv's `python` leads to; None when it leads nowhere."""
+    python = venv / "bin" / "python"
+    return str(python.resolve()) if python.exists() else None
 
 
 def read_stamp(venv: Path) -> Stamp | None:
@@ -83,9 +90,9 @@ def write_stamp(venv: Path, stamp: Stamp) -> None:
     part.replace(venv / "sparkdl-stamp.json")
 
 
-def to_do(stamp: Stamp | None, key: str, *, python_there: bool, compiler: bool) -> str:
+def to_do(stamp: Stamp | None, key: str, *, python: str | None, compiler: bool) -> str:
     """`"nothing"`, `"update"` (sync what changed) or `"anew"` (the venv cannot be trusted)."""
-    if stamp is None or not python_there:
+    if stamp is None or stamp.python != python:
         return "anew"
     if stamp.key != key:
         return "update"
@@ -184,9 +191,10 @@ def step_env() -> dict[str, str]:
 def set_up_tools(run: Runner) -> Path:
     """`.venv/tools` with the pinned uv; uv's path."""
     venv, lock = ROOT / ".venv/tools", ROOT / "locks/tools.txt"
-    key = hashlib.sha256(f"{ROOT}|{sys.version_info[:2]}|{lock.read_text()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{ROOT}|{lock.read_text()}".encode()).hexdigest()
     uv = venv / "bin" / "uv"
-    if read_stamp(venv) == Stamp(key, False) and uv.exists():
+    whole = read_stamp(venv)
+    if whole and whole.key == key and whole.python == interpreter(venv) and uv.exists():
         return uv
     shutil.rmtree(venv, ignore_errors=True)
     try:
@@ -200,7 +208,7 @@ def set_up_tools(run: Runner) -> Path:
     run("tools: venv", [sys.executable, "-m", "venv", venv])
     pip = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run("tools: uv", [*pip, "--require-hashes", "--only-binary", ":all:", "-r", lock])
-    write_stamp(venv, Stamp(key, False))
+    write_stamp(venv, Stamp(key, interpreter(venv) or "", horovod=False))
     return uv
 
 
@@ -211,7 +219,7 @@ def make_venv(run: Runner, uv: Path, venv: Path) -> None:
     for i, request in enumerate(requests):
         last = i == len(requests) - 1
         command = [uv, "venv", "--quiet", "--no-project", "--clear", *request, venv]
-        if run("venv", command, allowed=(0,) if last else (0, 1, 2)) == 0:
+        if run("venv", command, allowed=(0,) if last else (0, 1, 2), silent=not last) == 0:
             return
 
 
@@ -220,10 +228,10 @@ def set_up_lane(run: Runner, lane: str) -> Stamp:
     venv = ROOT / ".venv" / lane
     python = venv / "bin" / "python"
     flavour = f"{os.environ.get('SPARKDL_HOROVOD', '')}|{shutil.which('nvcc') or ''}"
-    key = lane_key(ROOT, lane, python=sys.version_info[:2], flavour=flavour)
+    key = lane_key(ROOT, lane, flavour=flavour)
     compiler = system.find_compiler(os.environ) is not None
     stamp = read_stamp(venv)
-    task = to_do(stamp, key, python_there=python.exists(), compiler=compiler)
+    task = to_do(stamp, key, python=interpreter(venv), compiler=compiler)
     if stamp and task == "nothing":
         return stamp
     say(f"setting up .venv/{lane}")
@@ -242,7 +250,7 @@ def set_up_lane(run: Runner, lane: str) -> Stamp:
     run("sparkdl", [*pip, *editable, "--editable", "."])
     build = [python, "-m", "sparkdl", "build-horovod", "--install"]
     status = run("Horovod", build, allowed=(0, NO_COMPILER_EXIT))
-    stamp = Stamp(key, horovod=status == 0)
+    stamp = Stamp(key, interpreter(venv) or "", horovod=status == 0)
     write_stamp(venv, stamp)
     return stamp
 

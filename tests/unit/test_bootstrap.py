@@ -25,20 +25,21 @@ Stamp = bootstrap.Stamp
 
 
 @pytest.mark.parametrize(
-    ("stamp", "python_there", "compiler", "expected"),
+    ("stamp", "python", "compiler", "expected"),
     [
-        (None, False, True, "anew"),  # a fresh clone
-        (None, True, True, "anew"),  # interrupted: what is there cannot be trusted
-        (Stamp("now", True), True, True, "nothing"),
-        (Stamp("now", True), True, False, "nothing"),  # the compiler went: Horovod is built already
-        (Stamp("now", True), False, True, "anew"),  # the interpreter was removed
-        (Stamp("before", True), True, True, "update"),  # the lock changed
-        (Stamp("now", False), True, False, "nothing"),  # no compiler then, none now
-        (Stamp("now", False), True, True, "update"),  # a compiler came
+        (None, None, True, "anew"),  # a fresh clone
+        (None, "/py311", True, "anew"),  # interrupted: what is there cannot be trusted
+        (Stamp("now", "/py311", True), "/py311", True, "nothing"),
+        (Stamp("now", "/py311", True), "/py311", False, "nothing"),  # the compiler went: Horovod is built already
+        (Stamp("now", "/py311", True), None, True, "anew"),  # the interpreter was removed
+        (Stamp("now", "/py311", True), "/py312", True, "anew"),  # python3 is another one since
+        (Stamp("before", "/py311", True), "/py311", True, "update"),  # the lock changed
+        (Stamp("now", "/py311", False), "/py311", False, "nothing"),  # no compiler then, none now
+        (Stamp("now", "/py311", False), "/py311", True, "update"),  # a compiler came
     ],
 )
-def test_what_there_is_to_do(stamp, python_there, compiler, expected):
-    assert bootstrap.to_do(stamp, "now", python_there=python_there, compiler=compiler) == expected
+def test_what_there_is_to_do(stamp, python, compiler, expected):
+    assert bootstrap.to_do(stamp, "now", python=python, compiler=compiler) == expected
 
 
 @pytest.fixture
@@ -52,25 +53,25 @@ def project(tmp_path):
 
 def test_the_key_changes_with_everything_a_lane_is_made_from(project):
     def key(**change):
-        return bootstrap.lane_key(**{"root": project, "lane": "latest", "python": (3, 11), "flavour": "", **change})
+        return bootstrap.lane_key(**{"root": project, "lane": "latest", "flavour": "", **change})
 
     first = key()
     assert key() == first
-    keys = {first, key(lane="spark35"), key(python=(3, 12)), key(flavour="cuda|/cuda/bin/nvcc")}
+    keys = {first, key(lane="spark35"), key(flavour="cuda|/cuda/bin/nvcc")}
     for name in ("locks/latest.txt", *bootstrap.SOURCES):
         (project / name).write_text((project / name).read_text() + "#")
         keys.add(key())
-    assert len(keys) == 5 + len(bootstrap.SOURCES)
+    assert len(keys) == 4 + len(bootstrap.SOURCES)
     moved = shutil.copytree(project, project.parent / "moved")
     assert key(root=moved) not in keys  # a venv's scripts name the place it was made in
 
 
 def test_a_stamp_is_read_back_and_a_broken_one_is_none(tmp_path):
     assert bootstrap.read_stamp(tmp_path / "no venv") is None
-    bootstrap.write_stamp(tmp_path, Stamp("key", True))
-    assert bootstrap.read_stamp(tmp_path) == Stamp("key", True)
+    bootstrap.write_stamp(tmp_path, Stamp("key", "/py311", True))
+    assert bootstrap.read_stamp(tmp_path) == Stamp("key", "/py311", True)
     assert [path.name for path in tmp_path.iterdir()] == ["sparkdl-stamp.json"]
-    for text in ("", '{"key": "k', "[]", '{"key": "k"}', '{"key": "k", "horovod": true, "more": 1}'):
+    for text in ("", '{"key": "k', "[]", '{"key": "k"}', '{"key": "k", "python": "p", "horovod": true, "more": 1}'):
         (tmp_path / "sparkdl-stamp.json").write_text(text)
         assert bootstrap.read_stamp(tmp_path) is None
 
@@ -173,6 +174,14 @@ def test_an_interrupted_set_up_is_made_anew(lane, stop_at):
     assert again.seen == ALL
     assert not (lane / "left over").exists()
     assert bootstrap.read_stamp(lane)
+
+
+def test_an_interpreter_that_went_is_replaced(lane):
+    bootstrap.set_up_lane(Steps(lane), "latest")
+    (lane / "bin/python").unlink()
+    (lane / "bin/python").symlink_to("/gone/python3.11")
+    bootstrap.set_up_lane(again := Steps(lane), "latest")
+    assert again.seen == ALL
 
 
 def test_a_changed_lock_is_followed_without_a_new_venv(lane, project):
