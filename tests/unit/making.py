@@ -1,0 +1,84 @@
+"""What several tests need made: signatures, a data set on disk, a DataFrame's schema without a session."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sparkdl.columns import flat
+from sparkdl.data.manifest import DataFile, Dataset
+from sparkdl.data.materialize import _Writer
+from sparkdl.signature import Signature, TensorSpec
+
+ARRAY = "array<float>"
+
+
+def spec(name="x", dtype="float32", shape=(), type=None, columns=None):
+    """An input whose one column has its name."""
+    return TensorSpec(name, dtype, shape, columns or (name,), (type or (ARRAY if shape else "float"),))
+
+
+def signature(*inputs):
+    return Signature(inputs)
+
+
+@dataclass
+class Frame:
+    """A DataFrame as Signature.from_dataframe sees it: a schema, and rows to take a sample from."""
+
+    schema: Any
+    rows: list[tuple[Any, ...]] | None = None
+    isStreaming: bool = False
+
+    def select(self, quoted):
+        assert quoted[0] == quoted[-1] == "`"
+        return Column(self.rows, self.schema.names.index(quoted[1:-1].replace("``", "`")))
+
+
+@dataclass
+class Column:
+    rows: Any
+    index: int
+
+    def where(self, condition):
+        assert condition.endswith(" IS NOT NULL")
+        return self
+
+    def head(self, count):
+        return [(row[self.index],) for row in self.rows if row[self.index] is not None][:count]
+
+
+def dataset(folder, layout, *, width=3):
+    """Row i holds x = [i, i + .25, ...] (float32), key = i (int64) and the label i (float32).
+
+    layout: for each file the rows of its row groups.
+    """
+    inputs = signature(spec("x", shape=(width,)), spec("key", "int64", type="long"))
+    label = spec("y", type="float")
+    writer = _Writer(str(folder), inputs, label, None)
+    files, first = [], 0
+    for number, groups in enumerate(layout):
+        path = f"part-{number}.parquet"
+        with flushing_every_batch():
+            written = writer._write(path, batches(first, groups, width))
+        assert written == list(groups)
+        files.append(DataFile(path, tuple(written)))
+        first += sum(groups)
+    return Dataset(str(folder), tuple(files), inputs, label)
+
+
+def batches(first, groups, width):
+    for rows in groups:
+        number = np.arange(first, first + rows)
+        x = (number[:, None] + np.arange(width) / 4).astype(np.float32)
+        columns = [flat(x), pa.array(number), pa.array(number.astype(np.float32))]
+        yield pa.RecordBatch.from_arrays(columns, names=["x", "key", "y"])
+        first += rows
+
+
+def flushing_every_batch():
+    """So that each batch becomes a row group, whatever its size."""
+    from unittest.mock import patch
+
+    return patch("sparkdl.data.materialize.ROW_GROUP_BYTES", 1)
