@@ -150,7 +150,8 @@ def _as_dtype(array: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
             raise _bad_row(name, position // max(spec.size, 1), f"whole numbers ({spec.dtype})", array[position])
     if target.kind in "iu" and array.dtype.kind in "iuf" and array.dtype != target and len(array):
         limits = np.iinfo(target)
-        outside = (array < limits.min) | (array > limits.max)
+        above = array >= float(limits.max + 1) if array.dtype.kind == "f" else array > limits.max  # exact as a float
+        outside = (array < limits.min) | above
         if outside.any():
             position = int(np.argmax(outside))
             raise _bad_row(name, position // max(spec.size, 1), f"a value that {target} holds", array[position])

@@ -50,6 +50,16 @@ class TensorSpec:
     types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for what, value in (("columns", self.columns), ("types", self.types)):
+            if isinstance(value, str) or not all(isinstance(text, str) for text in value):
+                raise SignatureError(
+                    f"{what} of {self.name!r} must be a sequence of texts (got {value!r})",
+                    column=None,
+                    expected="a sequence of texts",
+                    got=value,
+                )
+        if not isinstance(self.name, str):
+            raise SignatureError(f"a tensor's name must be text (got {self.name!r})", column=None, got=self.name)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "types", tuple(self.types))
@@ -59,6 +69,13 @@ class TensorSpec:
                 column=self.name,
                 expected=DTYPES,
                 got=self.dtype,
+            )
+        if len(self.types) != len(self.columns):
+            raise SignatureError(
+                f"{self.name!r} must tell the type of each of its columns {self.columns} (got {self.types})",
+                column=self.name,
+                expected=len(self.columns),
+                got=self.types,
             )
         if any(n < 0 for n in self.shape):
             raise SignatureError(
@@ -174,7 +191,7 @@ class Signature:
                 tuple(TensorSpec(**spec) for spec in value["inputs"]),
                 tuple(TensorSpec(**spec) for spec in value["outputs"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: a size that is infinite
             raise SignatureError(f"not a signature: {error}", column=None, got=value) from error
 
     def __str__(self) -> str:
@@ -253,6 +270,13 @@ def _declared_shape(column: str, leaf: _Leaf, shapes: Mapping[str, Sequence[int]
             f"column {column!r} is a scalar ({leaf.scalar}) and cannot take shape {shape}",
             column=column,
             expected=(),
+            got=shape,
+        )
+    elif leaf.depth > 1 and len(shape) != leaf.depth:  # one list may hold any shape, nested ones have their own
+        raise SignatureError(
+            f"column {column!r} is {leaf.text} and cannot take shape {shape}: it needs {leaf.depth} sizes",
+            column=column,
+            expected=leaf.depth,
             got=shape,
         )
     return shape

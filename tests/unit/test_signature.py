@@ -1,0 +1,248 @@
+"""A schema becomes tensors: every Spark type, every shape; and what does not fit is refused with the remedy."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from making import Frame, spec
+from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
+from pyspark.sql import types as t
+
+from sparkdl.errors import ColumnNotFoundError, SignatureError
+from sparkdl.signature import DTYPES, Signature, TensorSpec, column_kinds, stack_scalars
+
+
+def frame(rows=None, streaming=False, **columns):
+    return Frame(t.StructType([t.StructField(name, kind) for name, kind in columns.items()]), rows, streaming)
+
+
+def array(kind, depth=1):
+    return kind if not depth else t.ArrayType(array(kind, depth - 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "type"),
+    [
+        (t.BooleanType(), "bool", "boolean"),
+        (t.ByteType(), "int8", "byte"),
+        (t.ShortType(), "int16", "short"),
+        (t.IntegerType(), "int32", "integer"),
+        (t.LongType(), "int64", "long"),  # stays int64
+        (t.FloatType(), "float32", "float"),
+        (t.DoubleType(), "float64", "double"),
+        (t.DecimalType(10, 2), "float64", "decimal"),
+        (t.DecimalType(38, 18), "float64", "decimal"),
+    ],
+)
+def test_a_scalar_and_an_array_of_it(kind, dtype, type):
+    df = frame([(1, [1, 2])], one=kind, many=array(kind))
+    assert Signature.from_dataframe(df).inputs == (
+        TensorSpec("one", dtype, (), ("one",), (type,)),
+        TensorSpec("many", dtype, (2,), ("many",), (f"array<{type}>",)),  # the length from the first row
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "dtype", "type"),
+    [
+        (t.BinaryType(), (28, 28, 3), "uint8", "binary"),
+        (t.BinaryType(), (10,), "uint8", "binary"),
+        (t.StringType(), (64,), "uint8", "string"),
+        (array(t.FloatType()), (3, 4), "float32", "array<float>"),  # one flat list may hold any shape
+        (array(t.FloatType(), 2), (3, 4), "float32", "array<array<float>>"),
+        (array(t.LongType(), 3), (3, 4, 5), "int64", "array<array<array<long>>>"),
+        (VectorUDT(), (7,), "float64", "vector"),
+        (array(t.FloatType()), (), "float32", "array<float>"),  # one value, as a scalar
+    ],
+)
+def test_a_declared_shape(kind, shape, dtype, type):
+    for df in (frame(x=kind), frame(x=kind, streaming=True)):  # declared, so nothing is read
+        (made,) = Signature.from_dataframe(df, shapes={"x": shape}).inputs
+        assert made == TensorSpec("x", dtype, shape, ("x",), (type,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "shape"),
+    [
+        (array(t.DoubleType()), [(None,), ([1.0, 2.0],), ([1.0],)], (2,)),  # the first that is not null
+        (array(t.DoubleType(), 2), [([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],)], (2, 3)),
+        (VectorUDT(), [(DenseVector([1, 2, 3]),)], (3,)),
+        (VectorUDT(), [(SparseVector(9, {1: 2.0}),)], (9,)),  # as wide as it would be dense
+    ],
+)
+def test_a_sampled_shape(kind, rows, shape):
+    (made,) = Signature.from_dataframe(frame(rows, x=kind)).inputs
+    assert made.shape == shape
+
+
+def test_a_column_s_name_may_hold_dots_and_backticks():
+    df = frame([([1.0, 2.0],)], **{"a.`b`": array(t.FloatType())})
+    assert Signature.from_dataframe(df).inputs[0].shape == (2,)
+
+
+def test_columns_come_in_the_order_asked_for():
+    df = frame(a=t.LongType(), b=t.FloatType(), c=t.DoubleType())
+    assert [made.name for made in Signature.from_dataframe(df, ["c", "a"]).inputs] == ["c", "a"]
+    assert [made.name for made in Signature.from_dataframe(df).inputs] == ["a", "b", "c"]
+
+
+def test_a_dtype_may_be_overridden():
+    df = frame(a=t.DoubleType())
+    assert Signature.from_dataframe(df, dtypes={"a": "float32"}).inputs[0].dtype == "float32"
+
+
+def test_scalars_are_stacked_in_order_in_their_common_dtype():
+    df = frame(a=t.LongType(), b=t.FloatType(), c=t.BooleanType())
+    (made,) = Signature.from_dataframe(df, ["b", "a", "c"], stack="features").inputs
+    assert made == TensorSpec("features", "float64", (3,), ("b", "a", "c"), ("float", "long", "boolean"))
+    assert made.is_stacked
+    (one,) = Signature.from_dataframe(df, ["a"], stack="features").inputs
+    assert (one.shape, one.dtype) == ((1,), "int64")
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "says"),
+    [
+        (t.MapType(t.StringType(), t.IntegerType()), {}, "'x' has type map, which no tensor can hold"),
+        (t.StructType([t.StructField("a", t.LongType())]), {}, "has type struct"),
+        (t.TimestampType(), {}, "has type timestamp"),
+        (t.DateType(), {}, "has type date"),
+        (array(t.StringType()), {}, "has type array"),
+        (array(t.BinaryType()), {}, "has type array"),
+        (array(VectorUDT()), {}, "has type array"),
+        (array(t.TimestampType()), {}, "has type timestamp"),
+        (t.BinaryType(), {}, r"'x' is binary: declare .* shapes=\{'x': \(height, width, channels\), say\}"),
+        (t.StringType(), {}, r"'x' is string: declare .* shapes=\{'x': \(length,\)\}"),
+        (t.StringType(), {"shapes": {"x": (2, 3)}}, "is string"),
+        (t.FloatType(), {"shapes": {"x": (3,)}}, r"is a scalar \(float\) and cannot take shape \(3,\)"),
+        (array(t.FloatType(), 2), {"shapes": {"x": (6,)}}, "it needs 2 sizes"),
+        (array(t.FloatType(), 2), {"shapes": {"x": (1, 2, 3)}}, "it needs 2 sizes"),
+        (array(t.FloatType()), {"shapes": {"x": (-1,)}}, "must not have negative sizes"),
+        (t.FloatType(), {"dtypes": {"x": "bfloat16"}}, "dtype of 'x' must be one of"),
+        (array(t.FloatType()), {"stack": "all", "shapes": {"x": (2,)}}, "only scalar columns can"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind, arguments, says):
+    with pytest.raises(SignatureError, match=says) as caught:
+        Signature.from_dataframe(frame(x=kind), **arguments)
+    assert caught.value.column == "x"
+
+
+@pytest.mark.parametrize("place", ["columns", "shapes", "dtypes"])
+def test_an_unknown_column_is_named_with_the_nearest(place):
+    given = {"columns": ["patc"], "shapes": {"patc": (2,)}, "dtypes": {"patc": "int64"}}[place]
+    with pytest.raises(ColumnNotFoundError, match="'patc' is not in the DataFrame; did you mean 'patch'?") as caught:
+        Signature.from_dataframe(frame(patch=t.FloatType(), label=t.LongType()), **{place: given})
+    assert caught.value.available == ["patch", "label"]
+
+
+def test_a_shape_that_cannot_be_told_must_be_declared():
+    with pytest.raises(SignatureError, match=r"no row has a value; declare it: shapes=\{'x'"):
+        Signature.from_dataframe(frame([(None,)], x=array(t.FloatType())))
+    with pytest.raises(SignatureError, match="cannot be sampled from a stream; declare it"):
+        Signature.from_dataframe(frame(x=VectorUDT(), streaming=True))
+
+
+def test_input_columns_are_looked_for():
+    stacked = TensorSpec("s", "float32", (2,), ("b", "a"), ("float", "float"))
+    signature = Signature((spec("a"), stacked))
+    assert signature.columns == ("a", "b")  # each once
+    signature.check_columns(["b", "c", "a"])
+    with pytest.raises(ColumnNotFoundError, match="input column 'b' is not in the DataFrame") as caught:
+        signature.check_columns(["a", "bb"])
+    assert (caught.value.column, caught.value.available) == ("b", ["a", "bb"])
+
+
+def test_the_kinds_of_columns_in_another_data_frame():
+    df = frame(a=t.DecimalType(5, 1), b=array(t.FloatType(), 2), c=VectorUDT(), d=t.StringType())
+    assert column_kinds(df, "abcd") == {"a": "decimal", "b": "array<array<float>>", "c": "vector", "d": "string"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": 3},
+        {"dtype": "complex64"},
+        {"dtype": None},
+        {"shape": (-1,)},
+        {"columns": "x", "types": "x"},  # a text is a sequence of texts, and not meant
+        {"columns": ("x",)},  # the type is missing
+        {"columns": ("x", "y"), "types": ("long",)},
+        {"columns": (1,), "types": ("long",)},
+    ],
+)
+def test_a_spec_that_makes_no_sense_is_refused(arguments):
+    with pytest.raises(SignatureError):
+        TensorSpec(**{"name": "x", "dtype": "float32", **arguments})
+
+
+def test_tensor_names_are_unique():
+    with pytest.raises(SignatureError, match="must be unique"):
+        Signature((spec("x"), spec("x")))
+    with pytest.raises(SignatureError, match="must be unique"):
+        Signature((spec("x"),), (TensorSpec("y", "int64"), TensorSpec("y", "int64")))
+
+
+def test_floats_take_the_model_s_dtype_and_nothing_else_does():
+    signature = Signature((spec("a", "float64", type="double"), spec("b", "int64", type="long"), spec("c", "bool")))
+    assert [s.dtype for s in signature.with_float_dtype("float32").inputs] == ["float32", "int64", "bool"]
+    assert signature.with_float_dtype(None) == signature
+
+
+def test_what_it_says():
+    signature = Signature((spec("a"), spec("b", "int64", (2, 3))), (TensorSpec("y", "float64"),))
+    assert str(signature) == "(a: float32[B], b: int64[B, 2, 3]) -> (y: float64[B])"
+    assert spec(shape=(2, 3)).size == 6
+    assert spec().size == 1
+
+
+def test_only_scalars_stack():
+    with pytest.raises(SignatureError, match=r"'b' has shape \(2,\)"):
+        stack_scalars("all", [spec("a"), spec("b", shape=(2,))])
+
+
+specs = st.builds(
+    lambda dtype, shape, columns: (dtype, tuple(shape), tuple(columns)),
+    st.sampled_from(DTYPES),
+    st.lists(st.integers(0, 9), max_size=4),
+    st.lists(st.text(max_size=5), max_size=3),
+)
+
+
+@given(st.lists(specs, max_size=4), st.lists(specs, max_size=3))
+def test_json_and_back(inputs, outputs):
+    signature = Signature(
+        [
+            TensorSpec(f"i{n}", dtype, shape, cols, ["long"] * len(cols))
+            for n, (dtype, shape, cols) in enumerate(inputs)
+        ],
+        [TensorSpec(f"o{n}", dtype, shape) for n, (dtype, shape, _) in enumerate(outputs)],
+    )
+    assert Signature.from_json(json.loads(json.dumps(signature.to_json()))) == signature
+
+
+GOOD = {"inputs": [{"name": "x", "dtype": "float32", "shape": [2], "columns": [], "types": []}], "outputs": []}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 3, [], "text", {}, {"inputs": []}, {"inputs": 3, "outputs": []}, {"inputs": [3], "outputs": []},
+        {"inputs": [{}], "outputs": []}, {"inputs": [{"name": "x", "dtype": "float32", "size": 3}], "outputs": []},
+        *(
+            {**GOOD, "inputs": [{**GOOD["inputs"][0], key: value}]}
+            for key in ("name", "dtype", "shape", "columns", "types")
+            for value in (None, 3, {}, "abc", ["abc"], [None], [float("inf")], [[1]])
+            if not (key == "name" and value == "abc") and not (key in ("columns", "types", "shape") and value == {})
+        ),
+    ],
+)  # fmt: skip
+def test_json_that_is_no_signature_is_refused(value):
+    with pytest.raises(SignatureError):
+        Signature.from_json(value)
+
+
+def test_numpy_sizes_become_plain_ones():
+    assert json.dumps(TensorSpec("x", "float32", np.array([2, 3])).shape) == "[2, 3]"
