@@ -128,9 +128,9 @@ def test_a_row_that_does_not_fit_is_named(column, dtype, shape, row, expected, g
     # once more behind two good rows that a slice cuts off: rows count from the slice's start
     good = {"binary": b"\0\0\0\0", "string": ""}.get(str(column.type))
     columns = [column] if column.type == pa.null() else [column, with_two_more(column, good).slice(2)]
-    for given in columns:
+    for each in columns:
         with pytest.raises(DataError) as caught:
-            read(given, dtype, shape)
+            read(each, dtype, shape)
         error = caught.value
         assert (error.column, error.row, error.expected) == ("x", row, expected)
         assert error.got == got or (got is None and np.isnan(error.got))
