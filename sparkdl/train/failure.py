@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cloudpickle
+
 from sparkdl.errors import RankFailedError, SparkdlError
 
 _BROKEN_COLLECTIVE = ("HorovodInternalError", "DistBackendError", "DistNetworkError")
@@ -33,7 +35,7 @@ class Failure:
             at=time.time(),
             echo=is_echo(error),
             traceback="".join(traceback.format_exception(error)),
-            error=pickle.dumps(error) if isinstance(error, SparkdlError) else None,
+            error=_packed(error) if isinstance(error, SparkdlError) else None,
         )
 
     def exception(self) -> SparkdlError:
@@ -49,6 +51,14 @@ class Failure:
         error: SparkdlError = pickle.loads(self.error)
         error.__cause__ = failed
         return error
+
+
+def _packed(error: SparkdlError) -> bytes | None:
+    """The error by cloudpickle, its class too if that is a notebook's own; None if it holds what cannot be pickled."""
+    try:
+        return bytes(cloudpickle.dumps(error))
+    except Exception:  # pickling runs the fields' own code; the traceback still tells what happened
+        return None
 
 
 def first(failures: Iterable[Failure]) -> Failure | None:

@@ -1,0 +1,64 @@
+"""The Spark session of the tests: one JVM holds one SparkContext, so all of a run share this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take the PATH's python3
+os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+
+CONF = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory):
+    """A classic session on local[2]."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2]").appName("sparkdl tests")
+    for name, value in CONF.items():
+        builder = builder.config(name, value)
+    session = builder.config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse"))).getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def points(spark):
+    """400 rows in 3 partitions, nothing random: ``id``; ``features`` array<float>[4], each in [-1, 1] and independent;
+    and what can be learnt from them: ``target`` (linear), ``side`` (0 or 1 by target's sign), ``quadrant`` (0 to 3, by
+    the signs of the first two features)."""
+    return (
+        spark.range(0, 400, 1, 3)
+        .selectExpr(
+            "id", "transform(array(12.9898d, 78.233d, 37.719d, 4.581d), f -> cast(sin((id + 1) * f) as float)) features"
+        )
+        .selectExpr("*", "cast(2 * features[0] - features[1] + 0.5 * features[2] + 0.25 as double) target")
+        .selectExpr(
+            "*",
+            "cast(target > 0 as int) side",
+            "2 * cast(features[0] > 0 as int) + cast(features[1] > 0 as int) quadrant",
+        )
+    )
+
+
+@pytest.fixture
+def jobs(spark):
+    """A function that tells how many Spark jobs this test has started."""
+    context, group = spark.sparkContext, f"test-{id(object())}-{os.urandom(4).hex()}"
+    context.setJobGroup(group, "a test")
+    yield lambda: len(context.statusTracker().getJobIdsForGroup(group))
+    for name in ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel"):
+        context.setLocalProperty(name, None)
