@@ -4,6 +4,7 @@
 
     SparkdlError
      ├─ InvalidParamError        (ValueError)   a parameter's value is refused when it is set
+     ├─ ConfError                (ValueError)   a job's conf cannot be used
      ├─ SignatureError           (ValueError)   columns and tensors, or model and tensors, do not fit
      │   └─ ColumnNotFoundError                 a column is not in the DataFrame
      ├─ DataError                (ValueError)   a row holds what the signature does not allow
@@ -56,6 +57,13 @@ class InvalidParamError(SparkdlError, ValueError):
 
     param: str
     value: Any
+
+
+class ConfError(SparkdlError, ValueError):
+    """A job's conf cannot be used. Fields: ``path``, ``key`` (or None)."""
+
+    path: str
+    key: str | None
 
 
 class SignatureError(SparkdlError, ValueError):

@@ -45,6 +45,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             predictionCol="prediction", probabilityCol="probability", probabilityAsVector=False, batchSize=4096
         )
 
+    def setParams(self, **params: Any) -> TorchModel:
+        """Set several Params at once."""
+        self._set(**params)
+        return self
+
     @property
     def signature(self) -> Signature:
         """What goes in and what comes out."""

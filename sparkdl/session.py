@@ -22,6 +22,14 @@ REGISTRATION_S = 30.0  # executors of a cluster register within this of the appl
 _NEEDED = ("pyarrow", "torch", "sparkdl")
 
 
+def for_job(name: str) -> SparkSession:
+    """The session of a spark-submit job; workers run the driver's Python unless PYSPARK_PYTHON says otherwise."""
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return SparkSession.builder.appName(name).getOrCreate()
+
+
 def check_worker_python(spark: SparkSession) -> None:
     """Raise WorkerPythonError if the workers of a local master run a Python that lacks what ours has.
 

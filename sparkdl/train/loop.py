@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 
 from sparkdl import tasks
@@ -66,7 +65,7 @@ def train(
         collective.broadcast(tensor)
     optimizer = training.optimizer(parameter for parameter in module.parameters() if parameter.requires_grad)
     gradients = Gradients(module, collective)
-    metrics = default_metrics(training.task, device)
+    accuracy = Accuracy(training.task, collective)
     result = Result(module)
     for epoch in range(training.epochs):
         started, watch, rows = time.monotonic(), LossWatch(epoch, device), 0
@@ -83,15 +82,15 @@ def train(
                 share = rows_of[world.rank] / sum(rows_of)
                 (loss * share).backward()
                 loss = loss.detach() * share
-                for metric in metrics.values():
-                    metric.update(*metric_inputs(training.task, outputs.detach(), label))
+                with torch.no_grad():
+                    accuracy.add(outputs, label)
             watch.add(gradients.reduce(loss), sum(rows_of))
             optimizer.step()
             rows += sum(rows_of)
             if world.is_chief:
                 progress({"event": "step", "epoch": epoch, "step": step + 1, "loss": watch.latest, "rows": rows})
         seconds = time.monotonic() - started
-        entry = {"epoch": epoch, "loss": watch.mean(), **reduced(metrics, collective), "seconds": seconds, "rows": rows}
+        entry = {"epoch": epoch, "loss": watch.mean(), **accuracy.over_ranks(), "seconds": seconds, "rows": rows}
         result.history.append(entry)
         if world.is_chief:
             progress({"event": "epoch", **entry})
@@ -178,25 +177,25 @@ class LossWatch:
         self.waiting.clear()
 
 
-def default_metrics(task: str | None, device: torch.device) -> dict[str, torchmetrics.Metric]:
-    """What is reported beside the loss, by task."""
-    if task in ("binary", "multiclass"):
-        return {"accuracy": torchmetrics.MeanMetric(sync_on_compute=False).to(device)}
-    return {}
+class Accuracy:
+    """The share of rows predicted right over an epoch and all ranks; nothing for a task without classes."""
 
+    def __init__(self, task: str | None, collective: Collective) -> None:
+        self.task = task if task in ("binary", "multiclass") else None
+        self.collective = collective
+        self.counts = torch.zeros(2, device=collective.device)  # right, all
 
-def metric_inputs(task: str | None, outputs: Any, label: Tensor) -> tuple[Tensor, ...]:
-    """What a batch gives to the metrics: 1 for each row that is predicted right."""
-    with torch.no_grad():
-        return ((tasks.predictions(task, outputs)["prediction"] == label).float(),)
+    def add(self, outputs: Any, label: Tensor) -> None:
+        """Take a batch."""
+        if self.task:
+            right = tasks.predictions(self.task, outputs)["prediction"] == label
+            self.counts += torch.stack([right.sum(), torch.tensor(len(label), device=label.device)])
 
-
-def reduced(metrics: dict[str, torchmetrics.Metric], collective: Collective) -> dict[str, float]:
-    """Each metric over all ranks' rows, and reset."""
-    values = {}
-    for name, metric in metrics.items():
-        for state in metric._reductions:
-            collective.allreduce(getattr(metric, state))
-        values[name] = float(metric.compute())
-        metric.reset()
-    return values
+    def over_ranks(self) -> dict[str, float]:
+        """``accuracy`` since the last call; all ranks call it."""
+        if not self.task:
+            return {}
+        self.collective.allreduce(self.counts)
+        right, rows = self.counts.tolist()
+        self.counts.zero_()
+        return {"accuracy": right / rows}

@@ -32,10 +32,17 @@ class FitProgress:
 
     def __init__(self, epochs: int, rows: int) -> None:
         self.epochs, self.rows = epochs, rows
+        in_notebook = "ipykernel" in sys.modules  # whose stderr is no terminal and shows the bar well
         self.bar = tqdm(
-            total=epochs * rows, unit=" rows", unit_scale=True, desc="training", file=sys.stderr, leave=False,
-            dynamic_ncols=True, mininterval=0.5,
-        )  # fmt: skip
+            total=epochs * rows,
+            unit=" rows",
+            unit_scale=True,
+            desc="training",
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=False if in_notebook else None,  # None: a log gets the epochs' lines alone
+        )
 
     def __call__(self, message: dict[str, Any]) -> None:
         """Show one message."""
@@ -63,6 +70,7 @@ class FitProgress:
         self.bar.update(rows - self.bar.n)
 
     def _write(self, text: str) -> None:
-        self.bar.clear()
-        print(text, flush=True)
-        self.bar.refresh()
+        if self.bar.disable:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
