@@ -21,7 +21,6 @@ import importlib.util
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -127,23 +126,31 @@ def build(env: Mapping[str, str]) -> Path:
     return folder / wheel.name
 
 
+# Ends the command when this process ends, be it by kill -9: then the pipe on stdin closes. SIGTERM, for
+# ninja hands it on to its compilers, which it keeps in process groups of their own.
+_LEASH = 'exec 3<&0; { read -r _ <&3; kill -TERM 0; } & exec "$@" 3<&- </dev/null'
+
+
 def compile_wheel(tree: Path, env: Mapping[str, str], log: Path) -> Path:
     """Run Horovod's setup.py, its output in `log`, a line of progress on the terminal."""
     dist = tree.parent / "dist"
     # --quiet: setup.py would else hand VERBOSE=1, a Makefile word, to ninja.
     command = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(dist)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=out,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            _show_progress(process, log)
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # ninja and its compilers too
-            raise
+    log.unlink(missing_ok=True)
+    with (
+        log.open("w") as out,
+        subprocess.Popen(
+            ["sh", "-c", _LEASH, "leash", *command],
+            cwd=tree,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        _show_progress(process, log)
     wheel = whole_wheel(dist)
     if process.returncode != 0 or wheel is None:
         raise CompileFailed(first_error(log.read_text(errors="replace")), log)

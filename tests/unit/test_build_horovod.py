@@ -317,7 +317,8 @@ def test_a_build_that_makes_no_extension_has_failed(tmp_path):
         build.compile_wheel(tree, dict(os.environ), tmp_path / "log")
 
 
-def test_an_interrupted_build_takes_its_compilers_with_it(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_stopped_takes_its_compilers_with_it(tmp_path, how):
     pid_file = tmp_path / "pid"
     tree = fake_source(
         tmp_path,
@@ -332,7 +333,7 @@ def test_an_interrupted_build_takes_its_compilers_with_it(tmp_path):
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     wait_for(lambda: pid_file.exists() and pid_file.read_text())
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(how)
     assert driver.wait(timeout=20) != 0
     wait_for(lambda: not is_running(int(pid_file.read_text())))
 
