@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Tuple  # noqa: UP035
 
 import pyarrow as pa
 import torch
@@ -35,21 +35,28 @@ def scoring_udf(spark: SparkSession, bundle: Bundle, batch_size: int) -> Callabl
     scorer = _Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, batch_size, bundle.trusted)
     fields = ", ".join(f"`{spec.name}` {columns.spark_type(spec)}" for spec in bundle.signature.outputs)
     returns = f"struct<{fields.replace('` ', '`:')}>"
+    several = len(bundle.signature.columns) > 1
     if tuple(int(part) for part in spark.version.split(".")[:2]) >= (4, 1):
-        from pyspark.sql.functions import ArrowUDFType, arrow_udf
+        from pyspark.sql.functions import arrow_udf
 
-        def score_arrow(batches):  # type: ignore[no-untyped-def]  # Spark would read hints as its own
-            yield from scorer.arrow(batches)
-
-        made: Callable[..., Column] = arrow_udf(score_arrow, returns, ArrowUDFType.SCALAR_ITER)
+        made: Callable[..., Column] = arrow_udf(_hinted(scorer.arrow, pa.Array, several, pa.Array), returns)
         return made
-    from pyspark.sql.functions import PandasUDFType, pandas_udf
+    import pandas as pd
+    from pyspark.sql.functions import pandas_udf
 
-    def score_pandas(batches):  # type: ignore[no-untyped-def]
-        yield from scorer.pandas(batches)
-
-    made = pandas_udf(score_pandas, returns, PandasUDFType.SCALAR_ITER)
+    made = pandas_udf(_hinted(scorer.pandas, pd.Series, several, pd.DataFrame), returns)
     return made
+
+
+def _hinted(score: Callable[[Any], Any], takes: Any, several: bool, gives: Any) -> Callable[[Any], Any]:
+    """``score`` as a plain function with the type hints by which Spark knows an iterator UDF."""
+
+    def function(batches: Any) -> Any:
+        return score(batches)
+
+    batch = Tuple[takes, ...] if several else takes  # noqa: UP006  # Spark looks for this name
+    function.__annotations__ = {"batches": Iterator[batch], "return": Iterator[gives]}  # type: ignore[valid-type]
+    return function
 
 
 @dataclass(frozen=True)
