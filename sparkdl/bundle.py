@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
-PROGRAM_FILES = {"export": "program.pt2", "pickle": "program.pkl"}
+PROGRAM_FILES = {"export": programs.EXPORTED, "pickle": "program.pkl"}
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -186,16 +186,17 @@ class Bundle:
             told = manifest["program"]
             program = Program(
                 kind=told["kind"],
-                content=files.get(PROGRAM_FILES.get(told["kind"], ""), b""),
+                content=files[PROGRAM_FILES[told["kind"]]] if told["kind"] in PROGRAM_FILES else b"",
                 factory=told["factory"],
                 kwargs=told["kwargs"],
                 reason=told["reason"],
             )
             signature = Signature.from_json(manifest["signature"])
+            _check_told(program, manifest)
             bundle = cls(
                 program, weights, signature, manifest["task"], manifest["metrics"], manifest["training"], trusted
             )
-        except (KeyError, TypeError, AttributeError, SignatureError, safetensors.SafetensorError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, safetensors.SafetensorError) as error:
             raise BundleIntegrityError(
                 f"the bundle {uri or ''} cannot be understood: {error!r}", uri=uri, file=MANIFEST
             ) from error
@@ -224,15 +225,32 @@ def check(files: Mapping[str, bytes], uri: str | None) -> dict[str, Any]:
     return manifest
 
 
+def _check_told(program: Program, manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError if a field of the manifest has no meaning."""
+    fields = {
+        "program.kind": program.kind in (*PROGRAM_FILES, "import"),
+        "program.factory": isinstance(program.factory, str),
+        "program.kwargs": program.kwargs is None or isinstance(program.kwargs, dict),
+        "program.reason": isinstance(program.reason, str),
+        "task": manifest["task"] in (*tasks.TASKS, None),
+        "metrics": isinstance(manifest["metrics"], dict),
+        "training": isinstance(manifest["training"], dict),
+    }
+    for name, fine in fields.items():
+        if not fine:
+            raise ValueError(f"its {name} has no meaning")
+
+
 def _parse_manifest(content: bytes, uri: str | None) -> dict[str, Any]:
     def bad(why: str) -> BundleIntegrityError:
         return BundleIntegrityError(f"{MANIFEST} of the bundle {uri or ''} {why}", uri=uri, file=MANIFEST)
 
     try:
         manifest = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad(f"is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    number = manifest.get("format") if isinstance(manifest, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise bad("has no format number")
     if manifest["format"] > FORMAT:
         raise BundleVersionError(

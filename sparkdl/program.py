@@ -7,6 +7,7 @@ kilobytes, and made before training already: whether a model can be saved is kno
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import logging
@@ -20,9 +21,11 @@ import cloudpickle
 import torch
 from torch import Tensor, nn
 
+from sparkdl import pt2
 from sparkdl.errors import BundleIntegrityError, ModelNotPicklableError, SparkdlError, UntrustedBundleError
 
 Weights = Mapping[str, Tensor]
+EXPORTED = "program.pt2"
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,7 @@ class Program:
         Raises UntrustedBundleError if that runs code of the bundle's choosing and ``trusted`` is not True.
         """
         if self.kind == "export":
-            module: nn.Module = torch.export.load(io.BytesIO(self.content)).module()
-            module.load_state_dict(dict(weights), strict=True, assign=True)
-            return module
+            return self._load_exported(weights)
         if not trusted:
             raise UntrustedBundleError(
                 f"this bundle's program is a {self.kind} ({self.factory or 'cloudpickle'}), and loading it runs its "
@@ -56,13 +57,24 @@ class Program:
                 uri=None,
             )
         if self.kind == "import":
-            module = import_object(self.factory)(**(self.kwargs or {}))
+            module: nn.Module = import_object(self.factory)(**(self.kwargs or {}))
         elif self.kind == "pickle":
             module = cloudpickle.loads(self.content)
         else:
             raise BundleIntegrityError(f"unknown kind of program {self.kind!r}", uri=None, file="manifest.json")
         module.load_state_dict(dict(weights), strict=True)
         return module.eval()
+
+    def _load_exported(self, weights: Weights) -> nn.Module:
+        try:
+            program = torch.export.load(io.BytesIO(pt2.checked(self.content)))
+            module: nn.Module = program.module(check_guards=False)  # they would be code; the signature tells the shapes
+            module.load_state_dict(dict(weights), strict=True, assign=True)
+        except Exception as error:  # torch raises whatever it trips over
+            raise BundleIntegrityError(
+                f"the bundle's program cannot be loaded by torch {torch.__version__}: {error}", uri=None, file=EXPORTED
+            ) from error
+        return module
 
 
 def build(module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[], nn.Module] | None = None) -> Program:
@@ -87,7 +99,11 @@ def build(module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[],
 
 
 def _export(module: nn.Module, example: Sequence[Tensor]) -> bytes:
-    batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
+    rows = {0: torch.export.Dim.DYNAMIC}
+    arguments = inspect.signature(module.forward).bind(*example).arguments
+    batch = {
+        name: tuple(rows for _ in value) if isinstance(value, tuple) else rows for name, value in arguments.items()
+    }
     logger = logging.getLogger("torch.export")
     level = logger.level
     with warnings.catch_warnings(), torch.no_grad():
@@ -101,7 +117,7 @@ def _export(module: nn.Module, example: Sequence[Tensor]) -> bytes:
         program._state_dict = {key: _hollow(value) for key, value in program.state_dict.items()}
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
-    return buffer.getvalue()
+    return pt2.checked(buffer.getvalue())
 
 
 def _hollow(value: Tensor) -> Tensor:
