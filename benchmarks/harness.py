@@ -1,0 +1,100 @@
+"""What all benchmarks share: their command line, interleaved runs, and the form of their results.
+
+A system is a function that does the work once and returns figures by name. Systems run in turn, round by round, so that
+a machine whose speed drifts treats them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tabulate import tabulate
+
+Figures = Mapping[str, float]
+System = Callable[[], Figures]
+PACKAGES = ("pyspark", "torch", "horovod", "pyarrow", "pandas", "numpy")
+
+
+def arguments(subject: str, systems: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=subject)
+    parser.add_argument("--quick", action="store_true", help="a minute or two: smaller work, fewer rounds")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--only", nargs="+", choices=systems, metavar="SYSTEM", help=f"of {systems}")
+    return parser.parse_args()
+
+
+def interleaved(systems: Mapping[str, System], rounds: int, work: str) -> list[dict[str, Any]]:
+    """Run every system once a round, after a round that does not count."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for i in range(-1, rounds):
+        for name, system in systems.items():
+            figures = system()
+            told = ", ".join(f"{metric} {value:,.2f}" for metric, value in figures.items())
+            print(f"{'warm-up' if i < 0 else f'round {i + 1}/{rounds}'}  {name}: {told}", file=sys.stderr, flush=True)
+            for metric, value in figures.items():
+                if i >= 0:
+                    found.setdefault((name, metric), []).append(value)
+    return [row(work, name, metric, values) for (name, metric), values in found.items()]
+
+
+def row(work: str, system: str, metric: str, values: list[float]) -> dict[str, Any]:
+    name, _, unit = metric.partition(" ")
+    figures = {"n": len(values), "median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {"work": work, "system": system, "metric": name, "unit": unit, **figures}
+
+
+def report(benchmark: str, rows: list[dict[str, Any]], path: Path | None) -> None:
+    """Print a table, and write the JSON if asked to."""
+    result = {
+        "benchmark": benchmark,
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "rows": rows,
+    }
+    print(f"\n{benchmark}, {result['date']}: {result['hardware']}")
+    headers = ["work", "system", "metric", "n", "median", "min", "max"]
+    table = [[*(line[key] for key in headers[:2]), f"{line['metric']} ({line['unit']})", line["n"],
+              *(f"{line[key]:,.2f}" for key in ("median", "min", "max"))] for line in rows]  # fmt: skip
+    print(tabulate(table, headers, tablefmt="github", colalign=("left", "left", "left", *["right"] * 4)))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def hardware() -> str:
+    models = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{os.cpu_count()} x {models[0] if models else platform.machine()}, {memory:.0f} GiB"
+
+
+def session(**conf: str) -> Any:
+    """A Spark of two task slots."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2]").appName("benchmark")
+    for key, value in {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": "4g",
+        "spark.log.level": "ERROR",
+        **conf,
+    }.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
