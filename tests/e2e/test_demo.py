@@ -1,0 +1,91 @@
+"""`make demo`'s jobs, end to end, as a user starts them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def environment():
+    told = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return {**os.environ, **told, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def demo(environment):
+    """The finished demo's output."""
+    ran = subprocess.run(
+        [sys.executable, "scripts/demo.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
+    return ran.stdout
+
+
+def test_held_out_accuracy(demo):
+    assert float(re.search(r"held out: accuracy ([\d.]+)", demo)[1]) >= 0.95
+
+
+def test_loss_and_accuracy_of_each_epoch_are_shown(demo):
+    assert len(re.findall(r"epoch \d+/12  loss [\d.]+  accuracy [\d.]+  [\d,]+ rows/s", demo)) == 12
+
+
+def test_trained_by_horovod_on_two_ranks(demo):
+    assert "2 ranks, Horovod, cpu" in demo
+
+
+def test_batch_and_stream_scored_every_held_out_row_alike(demo):
+    batch = pq.read_table(ROOT / ".demo/scored").sort_by("id").to_pylist()
+    assert len(batch) == 359
+    rows = re.findall(r"score_(?:batch|stream)\s+(\d+)\s+[\d.]+\s+([\d.]+)", demo)
+    assert rows[0] == rows[1]
+    streamed = pq.read_table(ROOT / ".demo/scored_stream").sort_by("id").to_pylist()
+    assert [(row["id"], row["prediction"]) for row in streamed] == [(row["id"], row["prediction"]) for row in batch]
+
+
+def test_closing_lines_run_as_printed(demo, environment):
+    lines = [line.strip() for line in demo.splitlines() if line.startswith(("  import numpy", "  bundle"))]
+    assert len(lines) == 3
+    script = "\n".join([*lines[:2], f"print({lines[2]}.shape)"])
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "(1, 10)", ran.stderr
+
+
+def submit(environment, job, conf):
+    command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", f"jobs/{job}.py", conf]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_bad_conf_is_exit_status_2(environment, tmp_path):
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("sourc: here\nbundle: there\noutput: [1]\n")
+    ran = submit(environment, "score_batch", conf)
+    assert ran.returncode == 2
+    assert "did you mean 'source'?" in ran.stderr
+    assert "output: Input should be a valid string (got [1])" in ran.stderr
+
+
+def test_sigterm_ends_a_stream_after_the_files_that_are_there(demo, environment, tmp_path):
+    arriving = tmp_path / "arriving"
+    arriving.mkdir()
+    conf = tmp_path / "stream.yaml"
+    conf.write_text(
+        f"source: {arriving}\ncolumns: id bigint, image array<float>, label int\nbundle: {ROOT}/.demo/bundle\n"
+        f"output: {tmp_path}/out\ncheckpoint: {tmp_path}/checkpoint\ntrigger: 1 hour\n"
+    )
+    command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py", conf]
+    query = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert query.stdout.readline().startswith("scoring what arrives")
+    table = pq.read_table(ROOT / ".demo/digits/test")
+    pq.write_table(table, arriving / "late.parquet")
+    query.send_signal(signal.SIGTERM)
+    assert query.wait() == 0
+    assert pq.read_table(tmp_path / "out").num_rows in (0, len(table))
