@@ -121,8 +121,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             bundle, example = self._untrained(dataset, module, signature)
             training = self._training(module, bundle, example, label)
             main = program.pickle(training, "the model, loss or optimizer")
-            classes = {"multiclass": len(self._class_axis(bundle)), "binary": 2}.get(self.getOrDefault("task") or "")
-            data = materialize(dataset, store.join(run, "data"), bundle.signature, label, classes=classes)
+            data = materialize(dataset, store.join(run, "data"), bundle.signature, label, classes=_classes(bundle))
             _check_enough_rows(data.rows, size)
             rank = _Rank(main, data, self.getOrDefault("batchSize"), store.join(run, "weights.safetensors"))
             history = self._launch(spark, rank, size, data.rows)
@@ -191,10 +190,6 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             trusted=self.getOrDefault("trusted"),
         )
         return bundle, example
-
-    def _class_axis(self, bundle: Bundle) -> range:
-        """The classes of a multiclass model."""
-        return range({spec.name: spec for spec in bundle.signature.outputs}["probability"].size)
 
     def _training(self, module: nn.Module, bundle: Bundle, example: list[Tensor] | None, label: TensorSpec) -> Training:
         task = self.getOrDefault("task")
@@ -314,6 +309,13 @@ def _sample(df: DataFrame, signature: Signature) -> list[Tensor] | None:
         return [columns.as_tensor(columns.to_numpy(arrays, spec)) for spec in signature.inputs]
     except (DataError, pa.ArrowInvalid):
         return None
+
+
+def _classes(bundle: Bundle) -> int | None:
+    """How many classes a classifier tells apart; None for another task."""
+    if bundle.task not in ("binary", "multiclass"):
+        return None
+    return {spec.name: spec for spec in bundle.signature.outputs}["probability"].size
 
 
 def _check_loss(module: nn.Module, loss: Any, task: str | None, example: list[Tensor], label: TensorSpec) -> None:
