@@ -110,7 +110,9 @@ def check_java(env: Mapping[str, str]) -> tuple[str, int]:
     java = find_java(env)
     if java is None:
         home = env.get("JAVA_HOME")
-        raise JavaProblem(f"JAVA_HOME={home} has no bin/java" if home else "no `java` on the PATH")
+        raise JavaProblem(
+            f"JAVA_HOME={home} has no bin/java (correct it or unset it)" if home else "no `java` on the PATH"
+        )
     try:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -59,7 +59,10 @@ def test_java(fake_java, options, text, status, verdict, detail):
 def test_java_missing(options, tmp_path):
     for env, detail in (
         ({"PATH": str(tmp_path)}, "no `java` on the PATH"),
-        ({"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path)}, f"JAVA_HOME={tmp_path} has no bin/java"),
+        (
+            {"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path)},
+            f"JAVA_HOME={tmp_path} has no bin/java (correct it or unset it)",
+        ),
     ):
         check = doctor.java(Options(options.master, options.store, env))
         assert check == Check("Java", FAIL, detail, system.remedy("java"))
