@@ -90,7 +90,8 @@ class Bundle:
                 f"trusted=True to keep it as code ({program.kind}), which whoever loads it will have to trust too",
                 uri=None,
             )
-        weights = {key: value.detach().clone() for key, value in module.state_dict().items()}
+        weights, aliases = _without_aliases(module.state_dict())
+        weights.update({alias: weights[name] for alias, name in aliases.items()})
         return cls(program, weights, replace(signature, outputs=outputs), task, trusted=trusted)
 
     def with_training(

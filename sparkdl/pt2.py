@@ -42,12 +42,17 @@ _DROPPED = {"metadata", "guards_code"}  # traces of the user's source; Python th
 _CODE = ("as_operator", "as_custom_obj", "as_opaque")
 _TREES = ("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", "collections.namedtuple", None)
 _TEXTS = {"Symbol": _IDENTIFIER, "Float": re.compile(r"-?[\d.]+(e[+-]?\d+)?", re.ASCII)}
-_FUNCTIONS = frozenset(
-    "Symbol Integer Float Rational Add Mul Pow Mod Max Min Abs floor ceiling true false oo "
-    "Equality Unequality LessThan GreaterThan StrictLessThan StrictGreaterThan Eq Ne Le Ge Lt Gt And Or Not "
-    "FloorDiv CleanDiv CeilDiv PythonMod ModularIndexing Where LShift RShift PowByNatural FloatPow FloatTrueDiv "
-    "IntTrueDiv CeilToInt FloorToInt RoundToInt RoundDecimal TruncToInt TruncToFloat ToFloat Identity "
-    "BooleanTrue BooleanFalse NegativeOne Zero One Half".split()
+_FUNCTIONS = re.compile(
+    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|Max|Min|Abs|floor|ceiling|true|false|oo"
+    r"|Equality|Unequality|LessThan|GreaterThan|StrictLessThan|StrictGreaterThan|Eq|Ne|Le|Ge|Lt|Gt|And|Or|Not"
+    r"|FloorDiv|CleanDiv|CeilDiv|PythonMod|ModularIndexing|Where|LShift|RShift|PowByNatural|FloatPow|FloatTrueDiv"
+    r"|IntTrueDiv|CeilToInt|FloorToInt|RoundToInt|RoundDecimal|TruncToInt|TruncToFloat|ToFloat|Identity"
+    r"|BooleanTrue|BooleanFalse|NegativeOne|Zero|One|Half|[suz]f?\d+",
+    re.ASCII,
+)
+_ARITHMETIC = (
+    *(ast.Expression, ast.Call, ast.keyword, ast.Constant, ast.Load, ast.operator, ast.unaryop),
+    *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop),
 )
 
 
@@ -152,13 +157,9 @@ def _check_expression(text: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):  # elsewhere sympy would evaluate the text
             fine = id(node) in texts and texts[id(node)].fullmatch(node.value) is not None
         elif isinstance(node, ast.Name):
-            fine = node.id in _FUNCTIONS or re.fullmatch(r"[suz]f?\d+", node.id) is not None
+            fine = _FUNCTIONS.fullmatch(node.id) is not None
         else:
-            fine = isinstance(
-                node,
-                (ast.Expression, ast.Call, ast.keyword, ast.Constant, ast.Load, ast.operator, ast.unaryop)
-                + (ast.BinOp, ast.UnaryOp, ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop),
-            )
+            fine = isinstance(node, _ARITHMETIC)
         if not fine:
             raise ValueError(f"a size in it is {text[:80]!r}")
 

@@ -109,6 +109,8 @@ class Signature:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "outputs", tuple(self.outputs))
+        if not self.inputs:
+            raise SignatureError("a signature needs at least one input", column=None, expected="inputs", got=())
         for specs in (self.inputs, self.outputs):
             names = [spec.name for spec in specs]
             if len(set(names)) != len(names):

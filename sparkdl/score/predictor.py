@@ -50,8 +50,9 @@ class Predictor:
         outputs = {s.name: np.empty((rows, *s.shape), dtype=s.dtype) for s in self.signature.outputs}
         for start in range(0, rows, self.batch_size):
             stop = min(start + self.batch_size, rows)
-            for name, value in self._forward([array[start:stop] for array in arrays]).items():
-                outputs[name][start:stop] = value
+            returned = self._forward([array[start:stop] for array in arrays])
+            for spec in self.signature.outputs:
+                outputs[spec.name][start:stop] = _returned(returned, spec, stop - start)
         return outputs
 
     def _forward(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -63,6 +64,19 @@ class Predictor:
 def _as_array(value: Tensor) -> np.ndarray:
     value = value.float() if value.dtype == torch.bfloat16 else value
     return np.asarray(value.cpu().numpy())
+
+
+def _returned(outputs: Mapping[str, np.ndarray], spec: TensorSpec, rows: int) -> np.ndarray:
+    """The output of ``spec``. Raises SignatureError rather than let numpy broadcast another shape to it."""
+    got = outputs[spec.name].shape if spec.name in outputs else None
+    if got != (rows, *spec.shape):
+        raise SignatureError(
+            f"the model returned {got} as {spec.name!r} for {rows} rows; its signature says {spec}",
+            column=None,
+            expected=(rows, *spec.shape),
+            got=got,
+        )
+    return outputs[spec.name]
 
 
 def _checked(inputs: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
@@ -88,4 +102,12 @@ def _checked(inputs: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
             expected=spec.dtype,
             got=str(array.dtype),
         )
-    return array.astype(spec.dtype, copy=False)
+    cast = array.astype(spec.dtype, copy=False)
+    if array.dtype.kind in "iu" and spec.dtype.startswith(("int", "uint")) and not np.array_equal(cast, array):
+        raise SignatureError(
+            f"input {spec.name!r} must be {spec.dtype} (got {array.dtype} values that it cannot hold)",
+            column=spec.name,
+            expected=spec.dtype,
+            got=str(array.dtype),
+        )
+    return cast

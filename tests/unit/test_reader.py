@@ -148,7 +148,7 @@ def test_a_broken_file_is_a_data_error_that_names_it(tmp_path, how):
 
 def test_a_data_set_without_a_manifest_is_none(tmp_path):
     data = dataset(tmp_path, [(4,), (2, 3)])
-    with pytest.raises(StoreError, match="no .finished. dataset"):
+    with pytest.raises(StoreError, match=r"no \(finished\) dataset"):
         Dataset.load(str(tmp_path))
     data.save()
     assert Dataset.load(str(tmp_path)) == data

@@ -185,6 +185,13 @@ def test_tensor_names_are_unique():
         Signature((spec("x"),), (TensorSpec("y", "int64"), TensorSpec("y", "int64")))
 
 
+def test_a_signature_has_inputs():
+    with pytest.raises(SignatureError, match="at least one input"):
+        Signature(())
+    with pytest.raises(SignatureError, match="at least one input"):
+        Signature.from_dataframe(frame(x=t.LongType()), [])
+
+
 def test_floats_take_the_model_s_dtype_and_nothing_else_does():
     signature = Signature((spec("a", "float64", type="double"), spec("b", "int64", type="long"), spec("c", "bool")))
     assert [s.dtype for s in signature.with_float_dtype("float32").inputs] == ["float32", "int64", "bool"]
@@ -211,7 +218,7 @@ specs = st.builds(
 )
 
 
-@given(st.lists(specs, max_size=4), st.lists(specs, max_size=3))
+@given(st.lists(specs, min_size=1, max_size=4), st.lists(specs, max_size=3))
 def test_json_and_back(inputs, outputs):
     signature = Signature(
         [
