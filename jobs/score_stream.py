@@ -1,7 +1,8 @@
 """Score files as they arrive: spark-submit jobs/score_stream.py CONF.yaml (keys: sparkdl.conf.ScoreStreamConf).
 
-Runs until SIGTERM or SIGINT, at which it finishes the files that are there, or with ``trigger: available now`` until
-there are no more.
+Runs until SIGTERM or SIGINT, at which it ends the micro-batch that is running, or with ``trigger: available now``
+until nothing is left to score. Under spark-submit the signal must reach this Python process: spark-submit's own JVM
+ends at once, with the query.
 """
 
 import signal
@@ -25,9 +26,9 @@ def main() -> None:
     print(f"scoring what arrives in {settings.source}", flush=True)
     while not told_to_end.is_set() and not query.awaitTermination(0.2):
         pass
-    if query.isActive:
-        query.processAllAvailable()
-        query.stop()
+    while query.isActive and query.status["isTriggerActive"]:
+        query.awaitTermination(0.05)
+    query.stop()
     print(f"scored: {settings.output}")
     spark.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -65,6 +67,16 @@ def scored(directory: Path) -> pa.Table | None:
     return pa.concat_tables([pq.read_table(file) for file in sorted(files)]) if files else None
 
 
+def end_driver(query: subprocess.Popen[str]) -> None:
+    """End the job's Python, which ends its query well; at SIGTERM, spark-submit's JVM would drop everything."""
+    for process in psutil.Process(query.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that ended meanwhile
+            if any(argument.endswith("score_stream.py") for argument in process.cmdline()):
+                process.send_signal(signal.SIGTERM)
+    if query.wait():
+        raise SystemExit(f"jobs/score_stream.py ended with status {query.returncode}; see its messages above")
+
+
 def stream(rows: pa.Table) -> float:
     """Start the query, let files arrive while it runs, end it; seconds from the first arrival to the last row out."""
     arriving, staging = DEMO / "arriving", DEMO / "staging"
@@ -87,9 +99,9 @@ def stream(rows: pa.Table) -> float:
                 time.sleep(0.05)
             print(f"  {file.name} arrived: {expected} rows scored after {time.monotonic() - started:.1f} s", flush=True)
         seconds = time.monotonic() - started
+        end_driver(query)
     finally:
-        query.send_signal(signal.SIGTERM)
-        query.wait()
+        query.kill()
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -32,7 +33,6 @@ class FitProgress:
 
     def __init__(self, epochs: int, rows: int) -> None:
         self.epochs, self.rows = epochs, rows
-        in_notebook = "ipykernel" in sys.modules  # whose stderr is no terminal and shows the bar well
         self.bar = tqdm(
             total=epochs * rows,
             unit=" rows",
@@ -41,7 +41,7 @@ class FitProgress:
             leave=False,
             dynamic_ncols=True,
             mininterval=0.5,
-            disable=False if in_notebook else None,  # None: a log gets the epochs' lines alone
+            disable=not _shows_a_bar(),  # a log gets the epochs' lines alone
         )
 
     def __call__(self, message: dict[str, Any]) -> None:
@@ -74,3 +74,15 @@ class FitProgress:
             print(text, flush=True)
         else:
             self.bar.write(text)
+
+
+def _shows_a_bar() -> bool:
+    """True if someone looks: a terminal, a notebook, or spark-submit on a terminal, which hands us a pipe."""
+    if "ipykernel" in sys.modules or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()):
+        return True
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return False
+    try:
+        return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith(("/dev/pts/", "/dev/tty"))
+    except OSError:  # not Linux
+        return False
