@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -38,7 +39,7 @@ def positive(name: str) -> Converter:
     """A finite number above 0."""
 
     def convert(value: Any) -> float:
-        if isinstance(value, bool) or not TypeConverters._is_numeric(value) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
             raise refuse(name, "a number above 0", value)
         return float(value)
 
@@ -96,7 +97,7 @@ def shapes(name: str) -> Converter:
     def convert(value: Any) -> dict[str, tuple[int, ...]]:
         given = mapping(name)(value)
         for shape in given.values():
-            if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
+            if not isinstance(shape, (tuple, list)) or not all(type(n) is int and n > 0 for n in shape):
                 raise refuse(name, "a dictionary from columns to shapes such as (3, 32, 32)", value)
         return {column: tuple(shape) for column, shape in given.items()}
 
@@ -133,9 +134,12 @@ def with_accessors(cls: P) -> P:
 
     def setter(name: str) -> Any:
         def set_it(self: Params, value: Any) -> Params:
+            if value is None:  # which pyspark would keep without asking the converter
+                self.clear(self.getParam(name))
+                return self
             return self._set(**{name: value})
 
-        set_it.__doc__ = f"Set ``{name}``; returns self."
+        set_it.__doc__ = f"Set ``{name}``, or with None go back to its default; returns self."
         return set_it
 
     def getter(name: str) -> Any:

@@ -85,6 +85,8 @@ def named(outputs: Any) -> dict[str, Tensor]:
         result = dict(zip(names, outputs, strict=True))
     else:
         result = {"": outputs}
+    if not result:
+        raise SignatureError("the model returns no outputs", column=None, expected="tensors", got=outputs)
     for key, value in result.items():
         if not isinstance(value, Tensor):
             raise SignatureError(
