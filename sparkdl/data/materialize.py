@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from sparkdl import columns, store
 from sparkdl.data.manifest import LABEL, DataFile, Dataset
 from sparkdl.errors import DataError, EmptyDatasetError, StoreError
+from sparkdl.session import collect
 from sparkdl.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def materialize(
     """
     wanted = dict(zip((*signature.columns, *label.columns), (*_types(signature), *label.types), strict=True))
     prepared = df.select(*(plain(df, name, kind) for name, kind in wanted.items()))
-    found = prepared.mapInArrow(_Writer(uri, signature, label, classes), _RESULT).collect()
+    found = collect(prepared.mapInArrow(_Writer(uri, signature, label, classes), _RESULT))
     problems = sorted((row.partition, row.problem) for row in found if row.problem)
     if problems:
         problem = json.loads(problems[0][1])

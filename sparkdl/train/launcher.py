@@ -62,7 +62,7 @@ def launch(
         task = _Task(program.pickle(main, "the training function"), backend, mailbox)
         ranks = spark.range(0, size, 1, size)
         try:
-            rows = ranks.mapInArrow(task, _RESULT, barrier=True).collect()
+            rows = session.collect(ranks.mapInArrow(task, _RESULT, barrier=True))
         except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
             session.raise_if_worker_lacks(error)
             raise LaunchError(f"the Spark job that ran the {size} ranks failed: {_first_lines(error)}") from error
