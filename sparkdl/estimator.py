@@ -34,7 +34,7 @@ from sparkdl.errors import (
     TooFewRowsError,
 )
 from sparkdl.model import TorchModel
-from sparkdl.params import TorchEstimatorParams, with_accessors
+from sparkdl.params import ColumnParams, TorchEstimatorParams, with_accessors
 from sparkdl.session import check_slots, check_worker_python, free_slots, is_connect
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.train.collective import Collective
@@ -112,6 +112,13 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         return self
 
     def _fit(self, dataset: DataFrame) -> TorchModel:
+        if dataset.isStreaming:
+            raise SignatureError(
+                "fit takes a batch DataFrame, and this one is a stream; write it to a table and fit on that",
+                column=None,
+                expected="batch",
+                got="stream",
+            )
         spark = dataset.sparkSession
         check_worker_python(spark)
         size = self._ranks(spark)
@@ -128,7 +135,8 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
         told = {"history": history, "settings": self._settings(size), "rows": data.rows}
         metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "seconds", "rows")}
-        return self._copyValues(TorchModel(bundle.with_training(weights, metrics, told)))
+        columns = {p.name: self.getOrDefault(p) for p in self.params if hasattr(ColumnParams, p.name) and self.isSet(p)}
+        return TorchModel(bundle.with_training(weights, metrics, told)).setParams(**columns)
 
     def _ranks(self, spark: SparkSession) -> int:
         size = self.getOrDefault("numProc") or free_slots(spark)

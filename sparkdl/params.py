@@ -163,7 +163,7 @@ def _param(name: str, doc: str, converter: Converter) -> Param[Any]:
     return Param(Params._dummy(), name, doc, converter)  # type: ignore[attr-defined]
 
 
-class _Columns(HasFeaturesCol, HasInputCols, HasPredictionCol):
+class ColumnParams(HasFeaturesCol, HasInputCols, HasPredictionCol):
     """Which columns go in, and what those that come out are called."""
 
     probabilityCol = _param(
@@ -174,13 +174,13 @@ class _Columns(HasFeaturesCol, HasInputCols, HasPredictionCol):
     )
 
 
-class TorchModelParams(_Columns):
+class TorchModelParams(ColumnParams):
     """Params of TorchModel."""
 
     batchSize = _param("batchSize", "rows to a forward pass", whole("batchSize", 1))
 
 
-class TorchEstimatorParams(_Columns, HasLabelCol):
+class TorchEstimatorParams(ColumnParams, HasLabelCol):
     """Params of TorchEstimator."""
 
     model = _param("model", "an nn.Module, or a function without arguments that makes one", model_like)
