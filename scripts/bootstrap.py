@@ -241,7 +241,8 @@ def set_up_lane(run: Runner, lane: str) -> Stamp:
         shutil.rmtree(venv, ignore_errors=True)
         make_venv(run, uv, venv)
     pip = [uv, "pip"]
-    sync = [*pip, "sync", "--python", python, "--require-hashes", f"locks/{lane}.txt"]
+    # Bytecode now: where it is not written at run time, every Python worker of Spark's would compile torch anew.
+    sync = [*pip, "sync", "--python", python, "--compile-bytecode", "--require-hashes", f"locks/{lane}.txt"]
     # The cache alone first: a venv can be mended without a network, and sooner with one.
     if run("packages from the cache", [*sync, "--offline"], allowed=(0, 1, 2), silent=True) != 0:
         run("packages", sync)

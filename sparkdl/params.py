@@ -39,7 +39,7 @@ def positive(name: str) -> Converter:
     """A finite number above 0."""
 
     def convert(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
             raise refuse(name, "a number above 0", value)
         return float(value)
 

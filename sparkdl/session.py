@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sparkdl.errors import LaunchError, NotEnoughSlotsError, WorkerPythonError
+from sparkdl.system import slots_of_master
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -116,50 +117,6 @@ def _registered_slots(spark: SparkSession, size: int) -> int:
         time.sleep(0.1)
         slots = free_slots(spark) or 0
     return slots
-
-
-def slots_of_master(master: str, cores: int) -> int | None:
-    """Task slots that a local master's URL promises, on a machine of ``cores``; None for a cluster's."""
-    if master == "local":
-        return 1
-    if master.startswith("local-cluster["):
-        workers, per_worker, _ = master[len("local-cluster[") : -1].split(",")
-        return int(workers) * int(per_worker)
-    if master.startswith("local["):
-        threads = master[len("local[") : -1].split(",")[0].strip()
-        return cores if threads == "*" else int(threads)
-    return None
-
-
-def collect(df: DataFrame) -> list[Row]:
-    """``df.collect()``, its tasks ended if the caller is interrupted, by Ctrl-C say.
-
-    Spark would let them run on: on the connection on which the main thread waits for a job, PySpark's handler of Ctrl-C
-    cannot cancel it (Spark 3.5 raises Py4JError for it), and Spark Connect does not try. So another thread waits.
-    """
-    import pyspark
-    from pyspark import inheritable_thread_target
-
-    spark, tag = df.sparkSession, f"sparkdl-{uuid.uuid4().hex}"
-    tags = spark if is_connect(spark) else spark.sparkContext
-    add, cancel = (tags.addTag, tags.interruptTag) if tags is spark else (tags.addJobTag, tags.cancelJobsWithTag)
-
-    if pyspark.__version__ >= "4":
-        inherit = inheritable_thread_target(spark)
-    else:  # 3.5 takes the function alone, and only a classic session has local properties to inherit
-        inherit = (lambda function: function) if tags is spark else inheritable_thread_target
-
-    def run() -> list[Row]:
-        add(tag)
-        return list(df.collect())
-
-    with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-collect") as thread:
-        job = thread.submit(inherit(run))
-        try:
-            return job.result()
-        finally:
-            if not job.done():
-                cancel(tag)
 
 
 def is_connect(spark: SparkSession) -> bool:

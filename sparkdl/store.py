@@ -17,14 +17,19 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     Raises StoreError when no file system serves the scheme.
     """
     text = os.fspath(uri)
-    scheme = urlsplit(text).scheme
+    if text.startswith("/"):
+        return fs.LocalFileSystem(), os.path.abspath(text)
+    try:
+        scheme = urlsplit(text).scheme
+    except ValueError as error:
+        raise StoreError(f"{text!r} is no URI: {error}", uri=text) from error
     if scheme == "file":  # also Hadoop's spelling, file:/path
         return fs.LocalFileSystem(), os.path.abspath(unquote(urlsplit(text).path))
     if len(scheme) <= 1:  # no scheme, or a Windows drive letter
         return fs.LocalFileSystem(), os.path.abspath(text)
     try:
         return fs.FileSystem.from_uri(text)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NotImplementedError) as error:  # the last: pyarrow was built without it
         raise StoreError(f"no file system can open {text!r}: {error}", uri=text) from error
 
 

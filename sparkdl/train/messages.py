@@ -17,6 +17,7 @@ import secrets
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ Message = dict[str, Any]
 Handler = Callable[[Message], None]
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 3.0
+_DRAIN_S = 1.0
 _KEPT = 10_000
 
 
@@ -39,7 +41,7 @@ class Mailbox:
 
 @contextlib.contextmanager
 def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
-    """Call ``handler`` with each message that ranks send, one at a time, until the block ends."""
+    """Call ``handler`` with each message that ranks send, one at a time, until the block ends; never after."""
     secret = secrets.token_bytes(32)
     lock = threading.Lock()
 
@@ -59,10 +61,15 @@ def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
                 with lock:
                     handler(message)
 
+    connections: list[tuple[threading.Thread, socket.socket]] = []
+
     class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = True
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+            connections.append((thread, request))
+            thread.start()
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             logger.debug("a connection from %s ended early", client_address, exc_info=True)
@@ -75,6 +82,18 @@ def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
         finally:
             server.shutdown()
             thread.join()
+            _drain(connections)
+
+
+def _drain(connections: list[tuple[threading.Thread, socket.socket]]) -> None:
+    """Wait for what was sent already; a rank that keeps its connection open is cut off."""
+    deadline = time.monotonic() + _DRAIN_S
+    for thread, connection in connections:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)  # what has arrived is still read
+            thread.join(_TIMEOUT_S)
 
 
 class Sender:
@@ -96,17 +115,17 @@ class Sender:
 
     def send(self, kind: str, **content: Any) -> None:
         """Send one message; never raises, never waits longer than the connection's timeout."""
-        message = {"kind": kind, **content}
+        line = json.dumps({"kind": kind, **content}, default=str)
         with self._lock:
             if self._socket is not None:
                 try:
-                    self._socket.sendall(json.dumps(message).encode() + b"\n")
+                    self._socket.sendall(line.encode() + b"\n")
                     return
                 except OSError as error:
                     logger.warning("the connection to the driver broke: %s", error)
                     self._socket = None
             if len(self.undelivered) < _KEPT:
-                self.undelivered.append(message)
+                self.undelivered.append(json.loads(line))
 
     def close(self) -> None:
         """End the connection; what was sent still arrives."""
