@@ -119,6 +119,37 @@ def _registered_slots(spark: SparkSession, size: int) -> int:
     return slots
 
 
+def collect(df: DataFrame) -> list[Row]:
+    """``df.collect()``, its tasks ended if the caller is interrupted, by Ctrl-C say.
+
+    Spark would let them run on: on the connection on which the main thread waits for a job, PySpark's handler of Ctrl-C
+    cannot cancel it (Spark 3.5 raises Py4JError for it), and Spark Connect does not try. So another thread waits.
+    """
+    import pyspark
+    from pyspark import inheritable_thread_target
+
+    spark, tag = df.sparkSession, f"sparkdl-{uuid.uuid4().hex}"
+    tags = spark if is_connect(spark) else spark.sparkContext
+    add, cancel = (tags.addTag, tags.interruptTag) if tags is spark else (tags.addJobTag, tags.cancelJobsWithTag)
+
+    if pyspark.__version__ >= "4":
+        inherit = inheritable_thread_target(spark)
+    else:  # 3.5 takes the function alone, and only a classic session has local properties to inherit
+        inherit = (lambda function: function) if tags is spark else inheritable_thread_target
+
+    def run() -> list[Row]:
+        add(tag)
+        return list(df.collect())
+
+    with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-collect") as thread:
+        job = thread.submit(inherit(run))
+        try:
+            return job.result()
+        finally:
+            if not job.done():
+                cancel(tag)
+
+
 def is_connect(spark: SparkSession) -> bool:
     """True for a Spark Connect session, which has no SparkContext."""
     return ".connect." in type(spark).__module__
