@@ -1,0 +1,134 @@
+"""Paths with and without a scheme mean what a user expects; a write is whole or not there; errors name the path."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from sparkdl import store
+from sparkdl.errors import StoreError
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("/tmp/a", "/tmp/a"),
+        ("file:/tmp/a", "/tmp/a"),  # as Hadoop writes it
+        ("file:///tmp/a", "/tmp/a"),
+        ("file:///tmp/a%20b", "/tmp/a b"),
+        ("/tmp/a%20b", "/tmp/a%20b"),  # no scheme, no escapes
+        ("/tmp/a b#c?d", "/tmp/a b#c?d"),
+        ("/tmp/a/../b/", "/tmp/b"),
+        ("//[x", "//[x"),  # POSIX gives two slashes a meaning of its own
+        ("a", os.path.abspath("a")),
+        ("./a", os.path.abspath("a")),
+    ],
+)
+def test_local_paths(uri, path):
+    filesystem, found = store.resolve(uri)
+    assert isinstance(filesystem, fs.LocalFileSystem)
+    assert found == path
+    assert store.hadoop_uri(uri) == f"file://{path}"
+
+
+def test_a_path_object_is_a_path(tmp_path):
+    assert store.resolve(tmp_path / "x")[1] == str(tmp_path / "x")
+    assert store.join(tmp_path, "x", "y") == str(tmp_path / "x" / "y")
+
+
+@pytest.mark.parametrize("uri", ["nosuch://a/b", "http://localhost/a", "run:1/x", "abcfs://x@y/z", "http://["])
+def test_an_unknown_scheme_is_a_store_error_that_names_it(uri):
+    with pytest.raises(StoreError) as caught:
+        store.resolve(uri)
+    assert caught.value.uri == uri
+    assert uri in str(caught.value)
+
+
+def test_other_file_systems_are_pyarrow_s():
+    filesystem, path = store.resolve("mock:///a/b")
+    assert filesystem.type_name == "mock"
+    assert path == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "joined"),
+    [
+        ("/a", ["b"], "/a/b"),
+        ("/a/", ["b", "c"], "/a/b/c"),
+        ("s3://bucket", ["b"], "s3://bucket/b"),
+        ("hdfs:///a//", ["b"], "hdfs:///a/b"),
+        ("/", ["b"], "/b"),
+    ],
+)
+def test_join(uri, parts, joined):
+    assert store.join(uri, *parts) == joined
+
+
+@given(st.binary(max_size=2000))
+def test_bytes_come_back(tmp_path_factory, content):
+    place = tmp_path_factory.mktemp("store") / "new" / "folder" / "file"
+    for uri in (str(place), f"file://{place}"):
+        store.write_bytes(uri, content)
+        assert store.read_bytes(uri) == content
+    assert [path.name for path in place.parent.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    uri = str(tmp_path / "file")
+    store.write_bytes(uri, b"old")
+
+    def full(source, target):
+        assert os.path.dirname(source) == str(tmp_path)  # beside it: on the same disk, or replacing is no single act
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.write_bytes(uri, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert store.read_bytes(uri) == b"old"
+
+
+@pytest.mark.parametrize("place", ["{tmp}/file/below", "/proc/sparkdl/x", "file:///proc/sparkdl"])
+def test_a_place_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    uri = place.format(tmp=tmp_path)
+    with pytest.raises(StoreError, match="cannot write") as caught:
+        store.write_bytes(uri, b"x")
+    assert caught.value.uri == uri
+    with pytest.raises(StoreError, match="cannot write"):
+        store.open_output(uri)
+    with pytest.raises(StoreError, match=r"the store .* cannot be written .*set storePath to a directory"):
+        store.check_writable(uri)
+
+
+def test_checking_leaves_nothing(tmp_path):
+    store.check_writable(str(tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_unknown_scheme_cannot_be_written_either():
+    with pytest.raises(StoreError):
+        store.check_writable("nosuch://a/b")
+
+
+def test_exists_and_delete(tmp_path):
+    folder = tmp_path / "folder"
+    store.write_bytes(str(folder / "a" / "b"), b"")
+    for uri in (str(folder / "a" / "b"), str(folder)):
+        assert store.exists(uri)
+        store.delete(uri)
+        assert not store.exists(uri)
+        store.delete(uri)  # nothing there is no error
+
+
+def test_a_stream_makes_its_folder(tmp_path):
+    with store.open_output(str(tmp_path / "a" / "b")) as stream:
+        stream.write(b"text")
+    assert (tmp_path / "a" / "b").read_bytes() == b"text"
+
+
+def test_reading_what_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        store.read_bytes(str(tmp_path / "none"))
