@@ -188,7 +188,8 @@ class Accuracy:
     def add(self, outputs: Any, label: Tensor) -> None:
         """Take a batch."""
         if self.task:
-            right = tasks.predictions(self.task, outputs)["prediction"] == label
+            prediction = tasks.predictions(self.task, outputs)["prediction"]
+            right = prediction == label.reshape(prediction.shape)  # labels may be (B, 1), which would broadcast
             self.counts += torch.stack([right.sum(), torch.tensor(len(label), device=label.device)])
 
     def over_ranks(self) -> dict[str, float]:
