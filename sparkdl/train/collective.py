@@ -77,16 +77,27 @@ class HorovodCollective:
 
     def allreduce(self, tensor: Tensor) -> None:
         """See Collective."""
-        self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=_name("allreduce", tensor))
+        if tensor.dtype == torch.bfloat16:  # which Horovod does not know
+            wide = tensor.float()
+            self.allreduce(wide)
+            tensor.copy_(wide)
+        elif tensor.numel():
+            self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=_name("allreduce", tensor))
 
     def broadcast(self, tensor: Tensor) -> None:
         """See Collective."""
-        self._hvd.broadcast_(tensor, root_rank=0, name=_name("broadcast", tensor))
+        data = _bytes(tensor)
+        if len(data):
+            self._hvd.broadcast_(data, root_rank=0, name=_name("broadcast", data))
+            _restore(tensor, data)
 
     def allgather(self, tensor: Tensor) -> Tensor:
         """See Collective."""
-        gathered: Tensor = self._hvd.allgather(tensor.unsqueeze(0), name=_name("allgather", tensor))
-        return gathered
+        data = _bytes(tensor)
+        if not len(data):
+            return tensor.new_empty(self.world.size, *tensor.shape)
+        gathered: Tensor = self._hvd.allgather(data.unsqueeze(0), name=_name("allgather", data))
+        return gathered.view(tensor.dtype).reshape(self.world.size, *tensor.shape)
 
     def barrier(self) -> None:
         """See Collective."""
@@ -96,6 +107,17 @@ class HorovodCollective:
 def _name(operation: str, tensor: Tensor) -> str:
     """Horovod caches what it learns of a name, so each kind of tensor has its own."""
     return f"{operation}.{tensor.dtype}.{tuple(tensor.shape)}"
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The tensor's memory as bytes, since no backend knows all dtypes; a copy if the memory has gaps."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _restore(tensor: Tensor, data: Tensor) -> None:
+    """Put the bytes back if they are a copy."""
+    if data.data_ptr() != tensor.data_ptr():
+        tensor.detach().copy_(data.view(tensor.dtype).reshape(tensor.shape))
 
 
 class TorchCollective:
@@ -111,13 +133,16 @@ class TorchCollective:
 
     def broadcast(self, tensor: Tensor) -> None:
         """See Collective."""
-        torch.distributed.broadcast(tensor, src=0)
+        data = _bytes(tensor)
+        torch.distributed.broadcast(data, src=0)
+        _restore(tensor, data)
 
     def allgather(self, tensor: Tensor) -> Tensor:
         """See Collective."""
-        gathered = [torch.empty_like(tensor) for _ in range(self.world.size)]
-        torch.distributed.all_gather(gathered, tensor)
-        return torch.stack(gathered)
+        data = _bytes(tensor)
+        gathered = [torch.empty_like(data) for _ in range(self.world.size)]
+        torch.distributed.all_gather(gathered, data)
+        return torch.cat(gathered).view(tensor.dtype).reshape(self.world.size, *tensor.shape)
 
     def barrier(self) -> None:
         """See Collective."""
