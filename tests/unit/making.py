@@ -43,10 +43,10 @@ class Column:
 
     def where(self, condition):
         assert condition.endswith(" IS NOT NULL")
-        return self
+        return Column([row for row in self.rows if row[self.index] is not None], self.index)
 
     def head(self, count):
-        return [(row[self.index],) for row in self.rows if row[self.index] is not None][:count]
+        return [(row[self.index],) for row in self.rows[:count]]
 
 
 def dataset(folder, layout, *, width=3):
