@@ -25,6 +25,7 @@ from sparkdl.data.manifest import Dataset
 from sparkdl.data.materialize import materialize, plain
 from sparkdl.data.reader import ArrowReader
 from sparkdl.errors import (
+    ColumnNotFoundError,
     DataError,
     EmptyDatasetError,
     InvalidParamError,
@@ -178,6 +179,9 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         """The inputs' signature and the label's spec, from the schema of ``df``."""
         names = self.getOrDefault("inputCols") if self.isSet("inputCols") else [self.getOrDefault("featuresCol")]
         shapes, floats = self.getOrDefault("shapes"), float_dtype(module)
+        for name in shapes:
+            if name not in (*names, self.getOrDefault("labelCol")):
+                raise ColumnNotFoundError(name, [*names, self.getOrDefault("labelCol")], role="in shapes, column")
         inputs = {name: shape for name, shape in shapes.items() if name in names}
         signature = Signature.from_dataframe(df, names, shapes=inputs, stack=_stack(module, names))
         name, task = self.getOrDefault("labelCol"), self.getOrDefault("task")

@@ -68,7 +68,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
 
         scored = dataset.withColumn(_STRUCT, score(*(plain(dataset, name, kind) for name, kind in kinds.items())))
         made = [self._output(scored, output).alias(name) for output, name in outputs.items()]
-        return scored.select(*(scored[quoted(name)] for name in dataset.columns), *made)
+        return scored.select("*", *made).drop(_STRUCT)  # by "*", since a join may give two columns one name
 
     def _output(self, scored: DataFrame, output: str) -> Any:
         from pyspark.ml.functions import array_to_vector
@@ -159,11 +159,6 @@ class _Reader(MLReader[TorchModel]):
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model
-
-
-def quoted(name: str) -> str:
-    """A column's name as an expression that means just this column, dots and all."""
-    return f"`{name.replace('`', '``')}`"
 
 
 def _form(kind: str) -> str:

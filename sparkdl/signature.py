@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkdl.errors import ColumnNotFoundError, SignatureError
+from sparkdl.errors import ColumnNotFoundError, EmptyDatasetError, SignatureError
 
 DTYPE_OF_SPARK = {
     "boolean": "bool",
@@ -140,7 +140,8 @@ class Signature:
         dtypes: overrides, by column.
         stack: a name; all columns, which must then be scalars, become one vector of that name.
 
-        Raises ColumnNotFoundError, or SignatureError for a type that no tensor can hold.
+        Raises ColumnNotFoundError, SignatureError for a type that no tensor can hold, EmptyDatasetError if a shape is
+        to be found in a row and there is none.
         """
         shapes, dtypes = dict(shapes or {}), dict(dtypes or {})
         types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
@@ -297,6 +298,16 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
     for column in columns:
         quoted = f"`{column.replace('`', '``')}`"
         rows = df.select(quoted).where(f"{quoted} IS NOT NULL").head(1)
+        if not rows and not df.select(quoted).head(1):
+            raise EmptyDatasetError(
+                f"the DataFrame has no rows, so the shape of column {column!r} cannot be told; check its filters and "
+                f"joins, or declare it: shapes={{{column!r}: (…)}}",
+                column=column,
+                row=None,
+                file=None,
+                expected="rows",
+                got=0,
+            )
         if not rows:
             raise SignatureError(
                 f"the shape of column {column!r} cannot be told: no row has a value; "

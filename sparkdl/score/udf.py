@@ -70,22 +70,30 @@ class _Scorer:
     trusted: bool
 
     def arrow(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
+        predictor = None
         for batch in batches:
-            outputs = self._predict(batch if isinstance(batch, tuple) else (batch,))
+            predictor = predictor or self._load()
+            outputs = self._predict(predictor, batch if isinstance(batch, tuple) else (batch,))
             yield pa.StructArray.from_arrays(list(outputs.values()), names=list(outputs))
 
     def pandas(self, batches: Iterator[Any]) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
+        predictor = None
         for batch in batches:
+            predictor = predictor or self._load()
             series = batch if isinstance(batch, tuple) else (batch,)
-            outputs = self._predict(tuple(pa.Array.from_pandas(column) for column in series))
+            outputs = self._predict(predictor, tuple(pa.Array.from_pandas(column) for column in series))
             yield pd.DataFrame({name: array.to_pandas() for name, array in outputs.items()})
 
-    def _predict(self, arrays: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
+    def _load(self) -> Predictor:
+        """Held while a task lasts, so that two models of one query do not take each other's place at every batch."""
+        return loaded(self.digest, self.fetch, self.batch_size, self.trusted)
+
+    def _predict(self, predictor: Predictor, arrays: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
         named = dict(zip(self.signature.columns, arrays, strict=True))
         inputs = {spec.name: columns.to_numpy(named, spec) for spec in self.signature.inputs}
-        outputs = loaded(self.digest, self.fetch, self.batch_size, self.trusted).predict(inputs)
+        outputs = predictor.predict(inputs)
         return {name: columns.to_arrow(values) for name, values in outputs.items()}
 
 
