@@ -108,6 +108,7 @@ def test_bytes_and_texts_of_a_slice(kind):
             1, "values that are not null", "a null inside the array",
         ),
         (pa.array([[[1.0, 2.0]], [[1.0]]]), "float32", (1, 2), 1, "2 values", "1 values"),  # the inner length
+        (pa.array([[[1.0], [2.0]], [[1.0], []]]), "float32", (2, 1), 1, "1 values", "0 values"),
         (pa.array([[[1.0, 2.0]], [[1.0, 2.0]] * 2]), "float32", (1, 2), 1, "1 values", "2 values"),  # the outer
         (pa.array([1.0]), "float32", (1,), 0, "float32[1]", "a column of type double"),
         (pa.array([[[1.0]]]), "float32", (1,), 0, "float32[1]", "a column of type list<item: list<item: double>>"),

@@ -112,6 +112,8 @@ def test_no_code_runs(content, weights, tmp_path, name):
     else:
         with pytest.raises(BundleIntegrityError, match="cannot be loaded by torch"):
             Program("export", evil).load(weights)
+        with pytest.raises(ValueError, match=r"^(it|its|a|the) "):  # refused by us, not by what torch trips over
+            pt2.checked(evil)
     assert not place.exists()
 
 
