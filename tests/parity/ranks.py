@@ -76,7 +76,7 @@ def exchanged(collective):
     for dtype in DTYPES:
         for shape in SHAPES:
             tensor = ((torch.arange(torch.Size(shape).numel()).reshape(shape) + 10 * rank) % 16).to(dtype)
-            first, turned = tensor.clone(), tensor.clone().mT.clone().mT if len(shape) == 2 else tensor.clone()
+            first, turned = tensor.clone(), tensor.mT.contiguous().mT if len(shape) == 2 else tensor.clone()
             collective.broadcast(first)
             collective.broadcast(turned)
             answers = {"broadcast": first, "BROADCAST": turned, "allgather": collective.allgather(tensor)}
