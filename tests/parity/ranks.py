@@ -67,7 +67,7 @@ SHAPES = ((), (3,), (2, 3), (0,))
 
 
 def exchanged(collective):
-    """What each operation gives, by operation, dtype and shape; the ranks' tensors differ.
+    """What each operation gives on every rank, by operation, dtype and shape; the ranks' tensors differ.
 
     All dtypes for broadcast and allgather, as a module's buffers may have any; floats, as gradients are, for allreduce.
     A transposed tensor, whose memory has another order, goes by the name of its operation in capitals.
@@ -79,10 +79,11 @@ def exchanged(collective):
             first, turned = tensor.clone(), tensor.mT.contiguous().mT if len(shape) == 2 else tensor.clone()
             collective.broadcast(first)
             collective.broadcast(turned)
-            answers = {"broadcast": first, "BROADCAST": turned, "allgather": collective.allgather(tensor)}
+            answers = {"broadcast": first, "BROADCAST": turned, "allgather": tensor}
             if dtype in FLOATS:
                 answers["allreduce"] = tensor.clone()
                 collective.allreduce(answers["allreduce"])
+            answers = {operation: collective.allgather(answer) for operation, answer in answers.items()}
             for operation, answer in answers.items():
                 told[operation, str(dtype), shape] = (str(answer.dtype), tuple(answer.shape), answer.tolist())
         collective.barrier()

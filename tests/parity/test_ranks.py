@@ -49,10 +49,11 @@ def test_the_collective_does_what_it_says(ranks):
             mine = torch.arange(torch.Size(shape).numel()).reshape(shape)
             other = ((mine + 10) % 16).to(dtype)
             mine = mine.to(dtype)
-            expected = {"broadcast": mine, "BROADCAST": mine, "allgather": torch.stack([mine, other])}
+            expected = {"broadcast": (mine, mine), "BROADCAST": (mine, mine), "allgather": (mine, other)}
             if dtype in FLOATS:
-                expected["allreduce"] = mine + other
-            for operation, value in expected.items():
+                expected["allreduce"] = (mine + other, mine + other)
+            for operation, on_ranks in expected.items():
+                value = torch.stack(on_ranks)
                 told = (str(value.dtype), tuple(value.shape), value.tolist())
                 assert ranks[0][operation, str(dtype), shape] == told, (operation, dtype, shape)
 
