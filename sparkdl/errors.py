@@ -103,7 +103,18 @@ class DataError(SparkdlError, ValueError):
 
 
 class EmptyDatasetError(DataError):
-    """There are no rows to train on."""
+    """There are no rows to learn from. Fields: ``column`` whose shape was looked for, or None."""
+
+    def __init__(self, column: str | None = None) -> None:
+        lacking = f", so the shape of column {column!r} cannot be told" if column else ""
+        super().__init__(
+            f"the DataFrame has no rows{lacking}; check its filters and joins",
+            column=column,
+            row=None,
+            file=None,
+            expected="rows",
+            got=0,
+        )
 
 
 class TooFewRowsError(DataError):

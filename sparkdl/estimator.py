@@ -307,14 +307,7 @@ def _sample(df: DataFrame, signature: Signature) -> list[Tensor] | None:
     kinds = {c: kind for spec in signature.inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
     rows = df.select(*(plain(df, column, kind) for column, kind in kinds.items())).head(_SAMPLE_ROWS)
     if not rows:
-        raise EmptyDatasetError(
-            "the DataFrame has no rows to train on; check its filters and joins",
-            column=None,
-            row=None,
-            file=None,
-            expected="rows",
-            got=0,
-        )
+        raise EmptyDatasetError()
     rows = [rows[i % len(rows)] for i in range(max(len(rows), 3))]
     try:
         arrays = {name: pa.array([row[i] for row in rows]) for i, name in enumerate(kinds)}

@@ -299,15 +299,7 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
         quoted = f"`{column.replace('`', '``')}`"
         rows = df.select(quoted).where(f"{quoted} IS NOT NULL").head(1)
         if not rows and not df.select(quoted).head(1):
-            raise EmptyDatasetError(
-                f"the DataFrame has no rows, so the shape of column {column!r} cannot be told; check its filters and "
-                f"joins, or declare it: shapes={{{column!r}: (…)}}",
-                column=column,
-                row=None,
-                file=None,
-                expected="rows",
-                got=0,
-            )
+            raise EmptyDatasetError(column)
         if not rows:
             raise SignatureError(
                 f"the shape of column {column!r} cannot be told: no row has a value; "

@@ -48,14 +48,7 @@ def materialize(
     files = tuple(DataFile(row.path, tuple(row.row_groups)) for row in sorted(found, key=lambda row: row.partition))
     dataset = Dataset(uri, files, signature, label)
     if not dataset.rows:
-        raise EmptyDatasetError(
-            "the DataFrame has no rows to train on; check its filters and joins",
-            column=None,
-            row=None,
-            file=None,
-            expected="rows",
-            got=0,
-        )
+        raise EmptyDatasetError()
     dataset.save()
     return dataset
 

@@ -7,11 +7,12 @@ import pickle
 import pytest
 
 from sparkdl import errors
-from sparkdl.errors import ColumnNotFoundError, SparkdlError, did_you_mean
+from sparkdl.errors import ColumnNotFoundError, EmptyDatasetError, SparkdlError, did_you_mean
 
+OWN_WORDS = (ColumnNotFoundError, EmptyDatasetError)  # these make their message from their fields
 ALL = [
     cls for _, cls in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(cls, SparkdlError) and cls is not ColumnNotFoundError
+    if issubclass(cls, SparkdlError) and cls not in OWN_WORDS
 ]  # fmt: skip
 
 
@@ -32,8 +33,16 @@ def test_a_column_not_found_survives_pickle_with_its_fields():
     )
 
 
+def test_an_empty_dataset_survives_pickle_with_its_fields():
+    copy = pickle.loads(pickle.dumps(EmptyDatasetError("image")))
+    assert (copy.column, copy.expected, copy.got) == ("image", "rows", 0)
+    assert str(copy) == (
+        "the DataFrame has no rows, so the shape of column 'image' cannot be told; check its filters and joins"
+    )
+
+
 def test_each_error_is_in_the_tree_of_the_docstring_under_its_parent():
-    for cls in [*ALL, ColumnNotFoundError]:
+    for cls in [*ALL, *OWN_WORDS]:
         line = next(line for line in errors.__doc__.splitlines() if f"{cls.__name__} " in f"{line} ")
         if cls is not SparkdlError and cls.__bases__[0] is SparkdlError:
             assert f"({cls.__bases__[1].__name__})" in line
