@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,12 +28,21 @@ def spark(tmp_path_factory):
     """A classic session on local[2]."""
     from pyspark.sql import SparkSession
 
+    paths = [str(Path(__file__).with_name("spark")), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # where the workers find warm_daemon
+    store = tmp_path_factory.mktemp("store")
     builder = SparkSession.builder.master("local[2]").appName("sparkdl tests")
     for name, value in CONF.items():
         builder = builder.config(name, value)
-    session = builder.config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse"))).getOrCreate()
+    session = (
+        builder.config("spark.python.daemon.module", "warm_daemon")
+        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
+        .config("spark.sparkdl.storePath", str(store))
+        .getOrCreate()
+    )
     yield session
     session.stop()
+    assert os.listdir(store) == [], "a fit left its run's directory behind"
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import importlib.util
 import json
 import os
@@ -30,7 +29,7 @@ def process(command, **settings):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
-        started.communicate()
+        started.wait()
 
 
 def run(master: str, folder: Path) -> tuple[dict, str]:
@@ -77,15 +76,6 @@ def test_connect(tmp_path):
     assert "7 ranks need 7 task slots" in found["too many"]
 
 
-def java(*arguments: str) -> list[str]:
-    """The command that starts one of Spark's own classes, as its scripts would."""
-    home = os.environ.get("JAVA_HOME")
-    jars = os.path.join(os.path.dirname(pyspark.__file__), "jars", "*")
-    assert glob.glob(jars)
-    small = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-    return [os.path.join(home, "bin", "java") if home else "java", *small, "-cp", jars, *arguments]
-
-
 def line(started: subprocess.Popen, pattern: str) -> re.Match:
     """The first line of its log that matches; the rest is read away."""
     seen = []
@@ -100,15 +90,25 @@ def line(started: subprocess.Popen, pattern: str) -> re.Match:
 
 def test_standalone(tmp_path):
     """A master and two workers, each a process, and a driver that is none of them."""
-    daemon = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "cwd": tmp_path}
+    home = os.path.dirname(pyspark.__file__)
+    small = {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    daemon = {
+        "stderr": subprocess.PIPE,
+        "stdout": subprocess.DEVNULL,
+        "cwd": tmp_path,
+        "env": os.environ | {"SPARK_HOME": home} | small,
+    }
+    start = [os.path.join(home, "bin", "spark-class")]
     host = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
     with contextlib.ExitStack() as stack:
-        master = stack.enter_context(process(java("org.apache.spark.deploy.master.Master", *host), **daemon))
+        master = stack.enter_context(process([*start, "org.apache.spark.deploy.master.Master", *host], **daemon))
         url = line(master, r"(spark://127\.0\.0\.1:\d+)")[1]
-        for number in range(2):
-            (tmp_path / f"work-{number}").mkdir()
-            size = ["--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / f"work-{number}"), url]
-            worker = stack.enter_context(process(java("org.apache.spark.deploy.worker.Worker", *host, *size), **daemon))
+        workers = []
+        for folder in (tmp_path / "work-0", tmp_path / "work-1"):
+            size = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder), url]
+            command = [*start, "org.apache.spark.deploy.worker.Worker", *host, *size]
+            workers.append(stack.enter_context(process(command, **daemon)))
+        for worker in workers:
             line(worker, "Successfully registered with master")
         found, printed = run(url, tmp_path)
     check(found, printed)

@@ -73,8 +73,7 @@ def test_outputs_are_the_module_s_own(points, bundles, task):
     assert task is None or len({row.prediction for row in rows}) > 1
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 9])
-@pytest.mark.parametrize("batch", [1, 7, 10_000])
+@pytest.mark.parametrize(("partitions", "batch"), [(1, 1), (2, 7), (9, 7), (9, 10_000)])
 def test_the_split_into_partitions_and_batches_changes_nothing(spark, bundles, arrow_batches, partitions, batch):
     """40 rows; the repartitioning by one value leaves all partitions but one empty."""
     arrow_batches(batch)
