@@ -68,7 +68,11 @@ def report(benchmark: str, rows: list[dict[str, Any]], path: Path | None) -> Non
     headers = ["work", "system", "metric", "n", "median", "min", "max"]
     table = [[*(line[key] for key in headers[:2]), f"{line['metric']} ({line['unit']})", line["n"],
               *(f"{line[key]:,.2f}" for key in ("median", "min", "max"))] for line in rows]  # fmt: skip
-    print(tabulate(table, headers, tablefmt="github", colalign=("left", "left", "left", *["right"] * 4)))
+    print(
+        tabulate(
+            table, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left", "left", *["right"] * 4)
+        )
+    )
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -78,6 +78,7 @@ def main() -> None:
 
 def made(folder: str, rows: int, pool) -> dict[str, harness.System]:
     from pyspark.ml.functions import predict_batch_udf
+    from pyspark.sql.types import FloatType
 
     import sparkdl
 
@@ -108,7 +109,7 @@ def made(folder: str, rows: int, pool) -> dict[str, harness.System]:
         return predict
 
     by_predict_batch = predict_batch_udf(
-        make_predict, return_type="float", batch_size=BATCH, input_tensor_shapes=[[FEATURES]]
+        make_predict, return_type=FloatType(), batch_size=BATCH, input_tensor_shapes=[[FEATURES]]
     )
 
     def score_series(batches):
