@@ -331,7 +331,12 @@ def test_a_build_that_is_stopped_takes_its_compilers_with_it(tmp_path, how):
         "import os, pathlib, sparkdl.build_horovod as b\n"
         f"b.compile_wheel(pathlib.Path({str(tree)!r}), dict(os.environ), pathlib.Path({str(tmp_path / 'log')!r}))"
     )
-    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    # A shell's background job, as the tests may be, ignores SIGINT and would hand that on.
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(lambda: pid_file.exists() and pid_file.read_text())
     driver.send_signal(how)
     assert driver.wait(timeout=20) != 0
