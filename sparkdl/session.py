@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import importlib.util
 import os
@@ -31,6 +33,28 @@ def for_job(name: str) -> SparkSession:
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return SparkSession.builder.appName(name).getOrCreate()
+
+
+@functools.cache
+def let_jvm_end() -> None:
+    """See to it that spark-submit's JVM ends when this Python does, although a barrier stage ran in it.
+
+    Spark 3.5 starts a timer for barriers whose thread is no daemon, and which nothing cancels: in local mode, where
+    tasks run in the driver's JVM, that JVM would live on after its program (seen on 3.5.9; Spark 4 has no such timer).
+    """
+    import pyspark
+
+    if pyspark.__version__ < "4":
+        atexit.register(_cancel_barrier_timer)
+
+
+def _cancel_barrier_timer() -> None:
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped,import-not-found]
+    from pyspark import SparkContext
+
+    with contextlib.suppress(Py4JError, OSError):  # the JVM is gone, and the timer with it
+        barrier = getattr(getattr(SparkContext._jvm.org.apache.spark, "BarrierTaskContext$"), "MODULE$")
+        getattr(barrier, "org$apache$spark$BarrierTaskContext$$timer")().cancel()
 
 
 def check_worker_python(spark: SparkSession) -> None:

@@ -55,6 +55,7 @@ def launch(
     """
     session.check_worker_python(spark)
     session.check_slots(spark, size)
+    session.let_jvm_end()
     handler = on_message or (lambda message: None)
     with contextlib.ExitStack() as stack:
         host = session.driver_host(spark)
