@@ -231,20 +231,21 @@ def test_torch_distributed_is_the_other_collective(points):
 
 def test_an_interrupted_fit_leaves_nothing(spark, points, signals, tmp_path):
     """As Ctrl-C in a notebook: KeyboardInterrupt, the run's directory is gone, the session goes on."""
-    training, never = signals(), signals()
-    heard, store, survived = training.listen(), tmp_path / "store", tmp_path / "survived"
+    training, never = (signals(), signals()), signals()
+    heard = [rank.listen() for rank in training]
+    store, survived = tmp_path / "store", tmp_path / "survived"
 
     def loss(outputs, label):
         from pyspark import TaskContext
 
-        if TaskContext.get() is not None:  # the driver calls it too, to see that shapes fit
-            training.send()
+        if (task := TaskContext.get()) is not None:  # the driver calls it too, to see that shapes fit
+            training[task.partitionId()].send()
             never.wait(never.listen(), 20.0)
             survived.touch()
         return nn.functional.mse_loss(outputs, label)
 
     def interrupt():
-        if training.wait(heard):
+        if all(rank.wait(fd) for rank, fd in zip(training, heard, strict=True)):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
