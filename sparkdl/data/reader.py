@@ -6,7 +6,7 @@ Shapes: R rows held at a time, B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,29 +16,14 @@ from torch import Tensor
 
 from sparkdl import store
 from sparkdl.columns import as_tensor
+from sparkdl.data.batch import Batch
 from sparkdl.data.manifest import Dataset
 from sparkdl.data.shard import Fragment, rows_in_step, shard, steps_per_epoch
 from sparkdl.errors import DataError
 from sparkdl.signature import TensorSpec
 from sparkdl.train.world import World
 
-Batch = tuple[list[Tensor], Tensor]  # the model's arguments and the label, each (B, ...)
 MEMORY_BUDGET = 1 << 30
-
-
-class Reader(Protocol):
-    """Where a rank's batches come from."""
-
-    steps_per_epoch: int
-
-    def rows_in_step(self, step: int) -> list[int]:
-        """How many rows each rank has in ``step``; this rank's batches have as many."""
-        ...
-
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Every row of the shard once, in batches of the batch size, the last one smaller; the order depends on
-        (seed, epoch) alone."""
-        ...
 
 
 class ArrowReader:
@@ -67,8 +52,22 @@ class ArrowReader:
         """See Reader."""
         return rows_in_step(self.dataset.rows, self.ranks, self.batch_size, step)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Reader."""
+        batch = None
+        for step, batch in enumerate(self._batches(epoch)):
+            if step >= first_step:
+                yield batch
+        if batch is None:
+            raise ValueError("a rank without rows cannot take a step")
+        for _ in range(max(first_step, step + 1), self.steps_per_epoch):
+            yield replace(batch, rows=0)
+
+    def scan(self) -> Iterator[Batch]:
+        """See Reader."""
+        return self._batches(0) if self.fragments else iter(())
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         generator = np.random.default_rng((self.seed, epoch))
         left: list[Tensor] | None = None
         for pool in self._pools(generator):
@@ -82,7 +81,7 @@ class ArrowReader:
                 yield _batch(shuffled, order[start : start + self.batch_size])
             left = [tensor[order[whole:]] for tensor in shuffled] if whole < len(order) else None
         if left is not None:
-            yield left[:-1], left[-1]
+            yield Batch(left[:-1], left[-1], len(left[-1]))
 
     def _pools(self, generator: np.random.Generator) -> Iterator[list[Tensor]]:
         """The shard's rows in pieces of at least ``pool_rows`` rows, but for the last."""
@@ -138,7 +137,7 @@ def _tensor(column: pa.Array, spec: TensorSpec) -> Tensor:
 
 def _batch(tensors: Sequence[Tensor], rows: Tensor) -> Batch:
     *inputs, label = (tensor[rows] for tensor in tensors)
-    return inputs, label
+    return Batch(inputs, label, len(label))
 
 
 def _concatenated(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkdl import tasks
-from sparkdl.data.reader import Reader
+from sparkdl.data.batch import Reader
 from sparkdl.errors import NonFiniteLossError
 from sparkdl.train.collective import Collective
 
@@ -73,15 +73,14 @@ def train(
         for step in range(reader.steps_per_epoch):
             rows_of = reader.rows_in_step(step)
             gradients.zero()
-            loss = torch.zeros((), device=device)
-            if rows_of[world.rank]:
-                inputs, label = next(batches)
-                label = label.to(device, non_blocking=True)
-                outputs = module(*(tensor.to(device, non_blocking=True) for tensor in inputs))
-                loss = training.loss(tasks.align(training.task, outputs, label), label)
-                share = rows_of[world.rank] / sum(rows_of)
-                (loss * share).backward()
-                loss = loss.detach() * share
+            batch = next(batches)
+            label = batch.label.to(device, non_blocking=True)
+            outputs = module(*(tensor.to(device, non_blocking=True) for tensor in batch.inputs))
+            loss = training.loss(tasks.align(training.task, outputs, label), label)
+            share = batch.rows / sum(rows_of)
+            (loss * share).backward()
+            loss = loss.detach() * share
+            if batch.rows:
                 with torch.no_grad():
                     accuracy.add(outputs, label)
             watch.add(gradients.reduce(loss), sum(rows_of))

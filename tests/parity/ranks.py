@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sparkdl.data.batch import Batch
 from sparkdl.train.collective import HorovodCollective, Seat, SingleProcess, join
 from sparkdl.train.local import run_here
 from sparkdl.train.loop import Training, train
@@ -36,14 +37,14 @@ class FixedReader:
     def rows_in_step(self, step):
         return [stop - start for start, stop in (self.interval(step, rank) for rank in range(self.world.size))]
 
-    def epoch(self, epoch):
+    def epoch(self, epoch, first_step=0):
         generator = torch.Generator().manual_seed(epoch)
         x = torch.randn(self.rows, 4, dtype=torch.float64, generator=generator)
         y = (x[:, 0] * x[:, 1] > 0).long()
-        for step in range(self.steps_per_epoch):
+        for step in range(first_step, self.steps_per_epoch):
             start, stop = self.interval(step, self.world.rank)
-            if start < stop:
-                yield [x[start:stop]], y[start:stop]
+            start, rows = min(start, self.rows - 1), stop - start
+            yield Batch([x[start : max(stop, start + 1)]], y[start : max(stop, start + 1)], rows)
 
 
 def trained(collective, optimizer, arguments, batch_size, rows=ROWS):

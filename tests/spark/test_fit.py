@@ -184,11 +184,11 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(points, tmp_path, ro
     everything = sorted(tuple(row.features) for row in df.collect())
     for epoch in range(epochs):
         ranks = [list(reader.epoch(epoch)) for reader in readers]
-        seen = [tuple(x.tolist()) for batches in ranks for (inputs, _) in batches for x in inputs[0]]
+        seen = [tuple(x.tolist()) for batches in ranks for batch in batches if batch.rows for x in batch.inputs[0]]
         assert sorted(seen) == everything, "every row once an epoch"
         for step in range(steps):
-            parts = [batches[step] for batches in ranks if step < len(batches)]
-            x, y = torch.cat([inputs[0] for inputs, _ in parts]), torch.cat([label for _, label in parts])
+            parts = [batches[step] for batches in ranks if batches[step].rows]
+            x, y = torch.cat([part.inputs[0] for part in parts]), torch.cat([part.label for part in parts])
             stepper.zero_grad()
             nn.functional.mse_loss(alone(x).squeeze(1), y).backward()
             stepper.step()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparkdl.data.batch import Batch
 from sparkdl.errors import NonFiniteLossError, TrainingError
 from sparkdl.tasks import DEFAULT_LOSS
 from sparkdl.train.collective import SingleProcess
@@ -27,8 +28,8 @@ class Batches:
     def rows_in_step(self, step):
         return [len(self.batches[step][1])]
 
-    def epoch(self, epoch):
-        return iter(self.batches)
+    def epoch(self, epoch, first_step=0):
+        return iter([Batch(inputs, label, len(label)) for inputs, label in self.batches[first_step:]])
 
 
 def data(task, dtype=torch.float64, rows=50, batch=8):

@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 
 
 def keys(batches):
-    return [tuple(inputs[1].tolist()) for inputs, _ in batches]
+    return [tuple(batch.inputs[1].tolist()) for batch in batches if batch.rows]
 
 
 def flat(batches):
@@ -45,6 +45,7 @@ def flat(batches):
 def test_every_row_once_an_epoch_over_the_ranks(layout, ranks, batch_size, seed, budget):
     with tempfile.TemporaryDirectory() as folder:
         data = dataset(folder, layout)
+        ranks = min(ranks, data.rows)
         readers = [
             ArrowReader(data, World(rank=rank, size=ranks), batch_size=batch_size, seed=seed, memory_budget=budget)
             for rank in range(ranks)
@@ -55,7 +56,7 @@ def test_every_row_once_an_epoch_over_the_ranks(layout, ranks, batch_size, seed,
             for rank, reader in enumerate(readers):
                 batches = list(reader.epoch(epoch))
                 wanted = [reader.rows_in_step(step)[rank] for step in range(reader.steps_per_epoch)]
-                assert [len(label) for _, label in batches] == [rows for rows in wanted if rows]
+                assert [batch.rows for batch in batches] == wanted
                 seen += flat(batches)
             assert sorted(seen) == list(range(data.rows))
 
@@ -63,7 +64,8 @@ def test_every_row_once_an_epoch_over_the_ranks(layout, ranks, batch_size, seed,
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_row_stays_together_in_its_dtypes_and_shapes(data, budget):
     reader = ArrowReader(data, World(), batch_size=4, seed=0, memory_budget=budget)
-    for (x, key), label in reader.epoch(0):
+    for batch in reader.epoch(0):
+        (x, key), label = batch.inputs, batch.label
         assert (x.dtype, key.dtype, label.dtype) == (torch.float32, torch.int64, torch.float32)
         assert x.shape == (len(label), 3)
         assert torch.equal(x, key[:, None] + torch.arange(3) / 4)
@@ -95,12 +97,24 @@ def test_rows_are_not_in_the_order_of_the_files(data):
         assert order != sorted(order)
 
 
-def test_a_rank_without_rows_has_no_batches_and_as_many_steps(tmp_path):
+def test_a_rank_that_has_run_out_takes_the_last_step_with_rows_that_do_not_count(tmp_path):
+    data = dataset(tmp_path, [(9,)])
+    short, long = (ArrowReader(data, World(rank=rank, size=2), batch_size=4, seed=0) for rank in range(2))
+    assert short.steps_per_epoch == long.steps_per_epoch == 2
+    assert [batch.rows for batch in short.epoch(0)] == [4, 0]
+    assert [batch.rows for batch in long.epoch(0)] == [4, 1]
+    assert short.rows_in_step(1) == [0, 1]
+
+
+def test_an_epoch_is_taken_up_at_a_step(data):
+    for budget in BUDGETS:
+        reader = ArrowReader(data, World(), batch_size=4, seed=0, memory_budget=budget)
+        assert keys(reader.epoch(2, first_step=3)) == keys(reader.epoch(2))[3:]
+
+
+def test_a_rank_without_rows_scans_nothing(tmp_path):
     data = dataset(tmp_path, [(1,)])
-    idle, busy = (ArrowReader(data, World(rank=rank, size=2), batch_size=4, seed=0) for rank in range(2))
-    assert list(idle.epoch(0)) == []
-    assert idle.steps_per_epoch == busy.steps_per_epoch == 1
-    assert idle.rows_in_step(0) == [0, 1]
+    assert list(ArrowReader(data, World(rank=0, size=2), batch_size=4, seed=0).scan()) == []
 
 
 def test_a_kept_shard_is_read_once_and_a_streamed_one_each_epoch(tmp_path):
