@@ -17,7 +17,8 @@
      │   ├─ WorkerPythonError                   the workers run a Python that lacks a package
      │   └─ RankFailedError                     a rank raised; carries the first failing rank's traceback
      ├─ TrainingError            (RuntimeError) training cannot go on
-     │   └─ NonFiniteLossError                  the loss became NaN or infinite
+     │   ├─ NonFiniteLossError                  the loss became NaN or infinite
+     │   └─ CheckpointError                     nothing to resume, or a checkpoint of another run
      └─ BundleError              (ValueError)   a bundle cannot be used
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
          ├─ BundleIntegrityError                a file is missing, changed or where it must not be
@@ -172,6 +173,16 @@ class NonFiniteLossError(TrainingError):
     epoch: int
     step: int
     loss: float
+
+
+class CheckpointError(TrainingError):
+    """There is nothing to resume, or what is there is of another run. Fields: ``uri``, ``what`` differs (or None),
+    ``expected``, ``got``."""
+
+    uri: str
+    what: str | None
+    expected: Any
+    got: Any
 
 
 class BundleError(SparkdlError, ValueError):

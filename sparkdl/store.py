@@ -50,6 +50,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def names(uri: str) -> list[str]:
+    """What is in a folder, by name; nothing if there is no such folder."""
+    filesystem, path = resolve(uri)
+    return [info.base_name for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
+
+
 def read_bytes(uri: str) -> bytes:
     """The file's content. Raises FileNotFoundError or OSError as pyarrow does."""
     filesystem, path = resolve(uri)
