@@ -5,52 +5,206 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sparkdl import columns, store
-from sparkdl.data.manifest import LABEL, DataFile, Dataset
-from sparkdl.errors import DataError, EmptyDatasetError, StoreError
+from sparkdl import store
+from sparkdl.data import lease
+from sparkdl.data.manifest import MANIFEST, DataFile, Dataset, LabelFacts, Layout, merged
+from sparkdl.data.writer import HASH, VALIDATION, lay_out, write_partition
+from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, SignatureError, StoreError
 from sparkdl.session import collect
 from sparkdl.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-ROW_GROUP_BYTES = 16 << 20
-_RESULT = "partition int, path string, row_groups array<bigint>, problem string"
+_TOLD = "partition int, told string"
+_FOLDER = "data"
+_SHARE_BITS = 53  # as many as a double holds exactly
 
 
 def materialize(
     df: DataFrame, uri: str, signature: Signature, label: TensorSpec, *, classes: int | None = None
 ) -> Dataset:
+    """The form that ``fit`` used so far: see ``write``."""
+    return write(df, uri, Layout(signature, label, classes=classes), digest=False)
+
+
+def write(df: DataFrame, uri: str, layout: Layout, *, overwrite: bool = False, digest: bool = True) -> Dataset:
     """Write the columns of ``df`` that training needs to ``uri`` and return the Dataset.
 
-    Every executor must be able to write to ``uri``. A task that Spark runs twice leaves a file that the manifest does
-    not list, and that nobody reads.
+    The files go to a folder of this write's own under ``uri``, which every executor must be able to write; the manifest
+    comes last. A write that fails removes its folder; one that is killed leaves a folder that no manifest lists, and
+    that the next one to succeed here removes. A task that Spark runs twice leaves a file that nobody reads.
 
-    classes: if given, labels must be whole numbers in ``[0, classes)``.
-    Raises DataError naming column, row, file, expected and got for the first bad row; EmptyDatasetError.
+    A finished dataset at ``uri`` with the same rows (in any order) and layout is returned as it is; a different one is
+    an error, or with ``overwrite`` replaced: it is there until the new manifest is. digest: False saves the hashing,
+    for data that nobody will ask for again.
+
+    Raises SignatureError before anything runs if a column is not there or the indicator is not boolean; DataError
+    naming column, row, file, expected and got for the first bad row; EmptyDatasetError; DataError if no row is left to
+    train on or to validate with; StoreError if ``uri`` cannot be written or holds something else.
     """
-    wanted = dict(zip((*signature.columns, *label.columns), (*_types(signature), *label.types), strict=True))
-    prepared = df.select(*(plain(df, name, kind) for name, kind in wanted.items()))
-    found = collect(prepared.mapInArrow(_Writer(uri, signature, label, classes), _RESULT))
-    problems = sorted((row.partition, row.problem) for row in found if row.problem)
-    if problems:
-        problem = json.loads(problems[0][1])
-        if problem["column"] is None:
-            raise StoreError(problem["text"], uri=uri)
-        raise _located(df, signature, label, classes, problem)
-    files = tuple(DataFile(row.path, tuple(row.row_groups)) for row in sorted(found, key=lambda row: row.partition))
-    dataset = Dataset(uri, files, signature, label)
-    if not dataset.rows:
-        raise EmptyDatasetError()
-    dataset.save()
+    _check_columns(df, layout)
+    if not overwrite:
+        known = _known(df, uri, layout, digest)
+        if known is not None:
+            return known
+    elif store.exists(store.join(uri, MANIFEST)):
+        Dataset.load(uri)  # what is no dataset of ours is not overwritten
+    folder = f"{_FOLDER}-{uuid.uuid4().hex}"
+    own = store.join(uri, folder)
+    try:
+        lease.claim(own)
+        dataset = _written(df, uri, folder, layout, digest)
+        if not overwrite and store.exists(store.join(uri, MANIFEST)):
+            raise StoreError(f"another dataset was written to {uri!r} meanwhile; ask again for it", uri=uri)
+        dataset.save()
+    except BaseException:
+        store.delete(own)
+        raise
+    lease.release(own)
+    _remove_unlisted(uri, folder)
     return dataset
+
+
+def _check_columns(df: DataFrame, layout: Layout) -> None:
+    for name in (*_kinds(layout), *([layout.indicator] if layout.indicator is not None else [])):
+        if name not in df.columns:
+            raise ColumnNotFoundError(name, df.columns)
+    if df.isStreaming:
+        raise SignatureError(
+            "a stream cannot be materialised; write it to a table and materialise that",
+            column=None,
+            expected="a batch DataFrame",
+            got="a stream",
+        )
+    if layout.indicator is not None:
+        kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
+        kind = kinds[layout.indicator]
+        if kind != "boolean":
+            got = kind if isinstance(kind, str) else kind.get("type")
+            raise SignatureError(
+                f"validation column {layout.indicator!r} must be boolean (got {got}); make it so, "
+                f"by {layout.indicator} = 1, say",
+                column=layout.indicator,
+                expected="boolean",
+                got=got,
+            )
+
+
+def _written(df: DataFrame, uri: str, folder: str, layout: Layout, digest: bool) -> Dataset:
+    """The dataset, all but its manifest."""
+    found = collect(df.select(*_selected(df, layout, digest)).mapInArrow(_Task(uri, folder, layout), _TOLD))
+    told = [json.loads(row.told) for row in sorted(found, key=lambda row: row.partition)]
+    problems = [part["problem"] for part in told if "problem" in part]
+    if problems:
+        if problems[0]["column"] is None:
+            raise StoreError(problems[0]["text"], uri=uri)
+        raise _located(df, layout, problems[0])
+    files, validation_files = (
+        tuple(
+            DataFile(file["path"], tuple(file["row_groups"]))
+            for part in told
+            for file in part["files"]
+            if file["validation"] == wanted
+        )
+        for wanted in (False, True)
+    )
+    if not files and not validation_files:
+        raise EmptyDatasetError()
+    content = sum(part["content"] for part in told) % 2**64
+    dataset = Dataset(
+        uri,
+        files,
+        layout.signature,
+        layout.label,
+        layout.weight,
+        validation_files,
+        f"{content:016x}{layout.digest}" if digest else None,
+        merged([LabelFacts(**part["facts"]) for part in told if part["facts"]]),
+    )
+    if layout.splits:
+        _check_sides(dataset, layout)
+    return dataset
+
+
+def _check_sides(dataset: Dataset, layout: Layout) -> None:
+    for what, side in (("train on", dataset.files), ("validate with", dataset.validation_files)):
+        if not side:
+            by = f"{layout.indicator!r}" if layout.indicator else f"validationFraction={layout.fraction}"
+            count = dataset.rows or (dataset.validation.rows if dataset.validation else 0)
+            raise DataError(
+                f"{by} leaves no row to {what}: all {count} are on the other side; change the split or give more rows",
+                column=layout.indicator,
+                row=None,
+                file=None,
+                expected=f"rows to {what}",
+                got=0,
+            )
+
+
+def _known(df: DataFrame, uri: str, layout: Layout, digest: bool) -> Dataset | None:
+    """The dataset at ``uri`` if it is what would be written; None if there is none. Raises StoreError if it differs."""
+    if not store.exists(store.join(uri, MANIFEST)):
+        return None
+    found = Dataset.load(uri)
+    differs = _differences(df, found, layout) if digest else "it is not asked which data it holds"
+    if differs:
+        raise StoreError(
+            f"there is another dataset at {uri!r}: {differs}; replace it by overwrite=True, or choose another URI",
+            uri=uri,
+        )
+    if layout.classes is not None:
+        found.check_classes(layout.classes)
+    return found
+
+
+def _differences(df: DataFrame, found: Dataset, layout: Layout) -> str | None:
+    """What sets the dataset apart from what would be written; None: nothing."""
+    if found.digest is None:
+        return "it was written without a digest, so it cannot be compared"
+    content, known_layout = found.digest[:16], found.digest[16:]
+    if known_layout != layout.digest:
+        parts: dict[str, tuple[Any, Any]] = {
+            "inputs": (found.signature.inputs, layout.signature.inputs),
+            "label": (found.label, layout.label),
+            "weight": (found.weight, layout.weight),
+        }
+        for name, (there, asked) in parts.items():
+            if there != asked:
+                return f"its layout differs, in the {name}: {_said(there)} there, {_said(asked)} asked for"
+        return "its layout differs, in the way validation rows are chosen"
+    from pyspark.sql import functions as sf
+
+    hashed = df.select(_hash(df, layout).alias(HASH))
+    row = collect(hashed.agg(sf.count("*").alias("rows"), sf.sum(sf.col(HASH).cast("decimal(20,0)")).alias("content")))
+    there = found.rows + (found.validation.rows if found.validation else 0)
+    if row[0].rows != there:
+        return f"it has {there} rows, the DataFrame has {row[0].rows}"
+    if f"{int(row[0].content) % 2**64:016x}" != content:
+        return f"its content differs (both have {there} rows)"
+    return None
+
+
+def _said(specs: TensorSpec | tuple[TensorSpec, ...] | None) -> str:
+    if specs is None:
+        return "none"
+    said = (f"{spec} of {', '.join(spec.types)}" for spec in ((specs,) if isinstance(specs, TensorSpec) else specs))
+    return "(" + "; ".join(said) + ")"
+
+
+def _remove_unlisted(uri: str, current: str) -> None:
+    """Remove what earlier writes left: folders of theirs that nobody is writing."""
+    for name in store.names(uri):
+        folder = store.join(uri, name)
+        if name == current or not lease.is_named(name, _FOLDER):
+            continue
+        if not store.exists(store.join(folder, lease.OWNER)) or lease.is_abandoned(folder):
+            store.delete(folder)
 
 
 def plain(df: DataFrame, name: str, kind: str) -> Column:
@@ -61,137 +215,75 @@ def plain(df: DataFrame, name: str, kind: str) -> Column:
     return vector_to_array(column).alias(name) if kind == "vector" else column.alias(name)
 
 
-def _types(signature: Signature) -> tuple[str, ...]:
-    kinds = {column: kind for spec in signature.inputs for column, kind in zip(spec.columns, spec.types, strict=True)}
-    return tuple(kinds[column] for column in signature.columns)
+def _kinds(layout: Layout) -> dict[str, str]:
+    """The columns that become tensors, each once, and their kinds (see ``TensorSpec.types``)."""
+    specs = (*layout.signature.inputs, layout.label, *([layout.weight] if layout.weight else []))
+    return {column: kind for spec in specs for column, kind in zip(spec.columns, spec.types, strict=True)}
+
+
+def _selected(df: DataFrame, layout: Layout, digest: bool) -> list[Column]:
+    """What the executors get."""
+    from pyspark.sql import functions as sf
+
+    selected = [plain(df, name, kind) for name, kind in _kinds(layout).items()]
+    if layout.indicator is not None:
+        selected.append(plain(df, layout.indicator, "boolean").alias(VALIDATION))
+    elif layout.fraction:
+        # by the row's content: a task that runs twice, or another partitioning, puts it on the same side
+        share = sf.xxhash64(sf.lit(layout.seed), *selected).bitwiseAND(sf.lit(2**_SHARE_BITS - 1))
+        selected.append((share < sf.lit(int(layout.fraction * 2**_SHARE_BITS))).alias(VALIDATION))
+    if digest:
+        selected.append(_hash(df, layout).alias(HASH))
+    return selected
+
+
+def _hash(df: DataFrame, layout: Layout) -> Column:
+    """64 bits of the content of a row: all that is written of it, and its side if a column tells that."""
+    from pyspark.sql import functions as sf
+
+    used = [plain(df, name, kind) for name, kind in _kinds(layout).items()]
+    if layout.indicator is not None:
+        used.append(plain(df, layout.indicator, "boolean"))
+    return sf.xxhash64(*used)
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Runs in the executors: Arrow batches of a partition in, one row about the file it wrote out."""
+class _Task:
+    """Runs in the executors: Arrow batches of a partition in, one row about what it wrote out."""
 
     uri: str
-    signature: Signature
-    label: TensorSpec
-    classes: int | None
+    folder: str
+    layout: Layout
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
         context = TaskContext.get()
         partition = context.partitionId() if context else 0
-        path = f"part-{partition:05d}-{uuid.uuid4().hex}.parquet"
-        row_groups: list[int] = []
-        problem = None
         try:
-            row_groups = self._write(path, batches)
+            told = write_partition(self.uri, self.folder, partition, self.layout, batches)
         except DataError as error:
-            problem = json.dumps({"column": error.column, "row": error.row, "text": str(error)}, default=str)
+            told = {"problem": {"column": error.column, "row": error.row, "text": str(error)}}
         except StoreError as error:
-            problem = json.dumps({"column": None, "text": f"on an executor: {error}"})
-        if row_groups or problem:
-            yield pa.RecordBatch.from_arrays(
-                [
-                    pa.array([partition], pa.int32()),
-                    pa.array([path]),
-                    pa.array([row_groups], pa.list_(pa.int64())),
-                    pa.array([problem], pa.string()),
-                ],
-                names=["partition", "path", "row_groups", "problem"],
-            )
-
-    def _write(self, path: str, batches: Iterator[pa.RecordBatch]) -> list[int]:
-        row_groups: list[int] = []
-        held: list[pa.RecordBatch] = []
-        schema = self.schema()
-        writer = stream = None
-
-        def flush() -> None:
-            nonlocal writer, stream
-            if not held:
-                return
-            if writer is None:
-                stream = store.open_output(store.join(self.uri, path))
-                writer = pq.ParquetWriter(
-                    stream, schema, compression="lz4", use_dictionary=False, write_statistics=False
-                )
-            table = pa.Table.from_batches(held, schema)
-            writer.write_table(table, row_group_size=len(table))
-            row_groups.append(len(table))
-            held.clear()
-
-        rows = 0
-        try:
-            for batch in batches:
-                if batch.num_rows:
-                    held.append(self.laid_out(batch, rows))
-                    rows += batch.num_rows
-                if sum(piece.nbytes for piece in held) >= ROW_GROUP_BYTES:
-                    flush()
-            flush()
-        finally:
-            if writer is not None and stream is not None:
-                writer.close()
-                stream.close()
-        return row_groups
-
-    def schema(self) -> pa.Schema:
-        """One column a tensor: a scalar or a flat list."""
-        specs = (*self.signature.inputs, replace(self.label, name=LABEL))
-        return pa.schema([(s.name, columns.flat(np.empty((0, *s.shape), dtype=s.dtype)).type) for s in specs])
-
-    def laid_out(self, batch: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
-        """The batch as it is stored. Raises DataError; rows count from the partition's start."""
-        arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        try:
-            tensors = [columns.to_numpy(arrays, spec) for spec in self.signature.inputs]
-            label = columns.to_numpy(arrays, self.label)
-            self._check_label(label)
-        except DataError as error:
-            error.row = first_row + (error.row or 0)
-            raise
-        return pa.RecordBatch.from_arrays([columns.flat(array) for array in (*tensors, label)], schema=self.schema())
-
-    def _check_label(self, label: np.ndarray) -> None:
-        if label.dtype.kind == "f" and np.isnan(label).any():
-            self._refuse_label(np.isnan(label), label, "a number")
-        if self.classes is not None:
-            outside = (label < 0) | (label >= self.classes) | (label != np.floor(label))
-            if outside.any():
-                self._refuse_label(outside, label, f"a class number from 0 to {self.classes - 1}")
-
-    def _refuse_label(self, wrong: np.ndarray, label: np.ndarray, expected: str) -> None:
-        row = int(np.flatnonzero(wrong.reshape(len(label), -1).any(axis=1))[0])
-        got = label[row].tolist()
-        name = self.label.name
-        raise DataError(
-            f"label column {name!r}, row {row}: expected {expected}, got {got}",
-            column=name,
-            row=row,
-            file=None,
-            expected=expected,
-            got=got,
+            told = {"problem": {"column": None, "text": f"on an executor: {error}"}}
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([partition], pa.int32()), pa.array([json.dumps(told)])], names=["partition", "told"]
         )
 
 
-def _located(
-    df: DataFrame, signature: Signature, label: TensorSpec, classes: int | None, problem: dict[str, Any]
-) -> DataError:
+def _located(df: DataFrame, layout: Layout, problem: dict[str, Any]) -> DataError:
     """The first bad row once more, now with the file it came from, which the hot path does not carry along."""
-    writer = _Writer("", signature, label, classes)
-    kinds = dict(zip((*signature.columns, *label.columns), (*_types(signature), *label.types), strict=True))
-    prepared = [plain(df, column, kind) for column, kind in kinds.items()]
     for place in ("struct(_metadata.file_path AS file, _metadata.row_index AS row)",
                   "struct(nullif(input_file_name(), '') AS file, cast(null AS bigint) AS row)"):  # fmt: skip
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions as sf
 
         try:
-            located = df.select(*prepared, sf.expr(place).alias("__place__"))
+            located = df.select(*_selected(df, layout, digest=False), sf.expr(place).alias("__place__"))
             _ = located.schema  # Connect analyses only now
         except AnalysisException:  # not straight from files: no _metadata
             continue
-        rows = located.mapInArrow(_Locator(writer), "file string, row bigint, problem string").limit(1).collect()
+        rows = located.mapInArrow(_Locator(layout), "file string, row bigint, problem string").limit(1).collect()
         if rows and rows[0].problem:
             return _as_error(json.loads(rows[0].problem), rows[0].file, rows[0].row)
     return _as_error({**problem, "expected": None, "got": None}, None, None)
@@ -214,12 +306,12 @@ def _as_error(problem: dict[str, Any], file: str | None, row: int | None) -> Dat
 class _Locator:
     """Runs in the executors: the first bad row of a partition with its ``__place__``."""
 
-    writer: _Writer
+    layout: Layout
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             try:
-                self.writer.laid_out(batch, 0)
+                lay_out(batch, self.layout)
             except DataError as error:
                 place = batch.column(batch.schema.get_field_index("__place__"))[error.row].as_py()
                 problem = {"column": error.column, "row": error.row, "text": str(error),

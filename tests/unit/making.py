@@ -1,14 +1,15 @@
 """What several tests need made: signatures, a data set on disk, a DataFrame's schema without a session."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sparkdl.columns import flat
-from sparkdl.data.manifest import DataFile, Dataset
-from sparkdl.data.materialize import _Writer
+from sparkdl.data import writer
+from sparkdl.data.manifest import DataFile, Dataset, Layout
 from sparkdl.signature import Signature, TensorSpec
 
 ARRAY = "array<float>"
@@ -56,14 +57,15 @@ def dataset(folder, layout, *, width=3):
     """
     inputs = signature(spec("x", shape=(width,)), spec("key", "int64", type="long"))
     label = spec("y", type="float")
-    writer = _Writer(str(folder), inputs, label, None)
     files, first = [], 0
     for number, groups in enumerate(layout):
-        path = f"part-{number}.parquet"
         with flushing_every_batch():
-            written = writer._write(path, batches(first, groups, width))
-        assert written == list(groups)
-        files.append(DataFile(path, tuple(written)))
+            told = writer.write_partition(
+                str(folder), "data", number, Layout(inputs, label), batches(first, groups, width)
+            )
+        assert [file["row_groups"] for file in told["files"]] == [list(groups)]
+        (Path(folder) / told["files"][0]["path"]).rename(Path(folder) / f"part-{number}.parquet")
+        files.append(DataFile(f"part-{number}.parquet", tuple(groups)))
         first += sum(groups)
     return Dataset(str(folder), tuple(files), inputs, label)
 
@@ -81,4 +83,4 @@ def flushing_every_batch():
     """So that each batch becomes a row group, whatever its size."""
     from unittest.mock import patch
 
-    return patch("sparkdl.data.materialize.ROW_GROUP_BYTES", 1)
+    return patch("sparkdl.data.writer.ROW_GROUP_BYTES", 1)
