@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from sparkdl.train.collective import Collective
 from sparkdl.train.world import World
 
 
@@ -28,18 +26,11 @@ class Run:
     epoch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    asked_to_stop: bool = False
+    stopping: bool = False
 
     def stop(self) -> None:
         """End the fit, well, after this epoch. It is enough that one rank asks."""
-        self.asked_to_stop = True
-
-    def agree(self, collective: Collective) -> bool:
-        """True if any rank has asked to stop; all ranks call it, after each epoch, and get the same answer."""
-        asked = torch.tensor([float(self.asked_to_stop)], device=collective.device)
-        collective.allreduce(asked)
-        self.asked_to_stop = bool(asked.item())
-        return self.asked_to_stop
+        self.stopping = True
 
 
 class Callback:
@@ -64,40 +55,3 @@ class Callback:
 
     def on_fit_end(self, run: Run) -> None:
         """After the last epoch, before the best weights are put back; not after an error."""
-
-
-class Callbacks(Callback):
-    """Several callbacks as one: each hook of each, in the order given."""
-
-    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
-        self.callbacks = list(callbacks)
-
-    def on_fit_start(self, run: Run) -> None:
-        """See Callback."""
-        for callback in self.callbacks:
-            callback.on_fit_start(run)
-
-    def on_epoch_start(self, run: Run) -> None:
-        """See Callback."""
-        for callback in self.callbacks:
-            callback.on_epoch_start(run)
-
-    def on_step_end(self, run: Run) -> None:
-        """See Callback."""
-        for callback in self.callbacks:
-            callback.on_step_end(run)
-
-    def on_epoch_end(self, run: Run) -> None:
-        """See Callback."""
-        for callback in self.callbacks:
-            callback.on_epoch_end(run)
-
-    def on_fit_end(self, run: Run) -> None:
-        """See Callback."""
-        for callback in self.callbacks:
-            callback.on_fit_end(run)
-
-
-def fan_out(callbacks: Iterable[Callback]) -> Callbacks:
-    """The callbacks as one."""
-    return Callbacks(callbacks)

@@ -272,22 +272,24 @@ def monitor_for(
     """The Monitor of that name; by default ``val_loss``, or None without validation.
 
     The loss is better when lower, accuracy (which a task with classes always has) when higher, a metric as torchmetrics
-    says by ``higher_is_better``. Raises InvalidParamError for a name that the history will not have.
+    says by ``higher_is_better``. With validation, metrics are measured on its rows only: ``val_f1``, not ``f1``.
+    Raises InvalidParamError for a name that the history will not have.
     """
     if name is None:
         return Monitor("val_loss", "min", patience, min_delta) if has_validation else None
     higher: dict[str, bool | None] = {"loss": False}
     if task in ("binary", "multiclass"):
         higher["accuracy"] = True
-    higher |= {key: metric.higher_is_better for key, metric in metrics.items()}
-    base = name.removeprefix("val_") if has_validation else name
+    measured = {key: metric.higher_is_better for key, metric in metrics.items()}
+    if has_validation:
+        higher |= {f"val_{key}": value for key, value in (higher | measured).items()}
+    else:
+        higher |= measured
+    base = name if name in higher else re.sub(r"(_\d+)+$", "", name)  # one of several values of a metric
     if base not in higher:
-        base = re.sub(r"(_\d+)+$", "", base)  # one of several values of a metric
-    if base not in higher:
-        known = [*higher, *(f"val_{key}" for key in higher)] if has_validation else list(higher)
-        lacking = "" if has_validation or not name.startswith("val_") else "; this fit has no validation rows"
+        lacking = "; this fit has no validation rows" if name.startswith("val_") and not has_validation else ""
         raise InvalidParamError(
-            f"'monitor' must be one of {known} (got {name!r}){lacking}{did_you_mean(name, known)}",
+            f"'monitor' must be one of {list(higher)} (got {name!r}){lacking}{did_you_mean(name, higher)}",
             param="monitor",
             value=name,
         )

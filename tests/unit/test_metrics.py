@@ -270,10 +270,11 @@ def test_the_monitor_of_a_name(name, has_validation, task, expected):
 @pytest.mark.parametrize(
     ("name", "has_validation", "said"),
     [
-        ("val_f2", True, r"must be one of \['loss', 'f1', 'mse', 'val_loss'.*did you mean 'val_f1'"),
+        ("val_f2", True, r"must be one of \['loss', 'val_loss', 'val_f1', 'val_mse'\] .*did you mean 'val_f1'"),
         ("val_loss", False, "this fit has no validation rows"),
         ("accuracy", True, "must be one of"),  # regression has none
         ("lr", True, "must be one of"),
+        ("f1", True, "did you mean 'val_f1'"),  # measured on the validation rows only
     ],
 )
 def test_a_monitor_that_there_is_not(name, has_validation, said):
