@@ -7,21 +7,24 @@ to the cluster's own address otherwise; the rendezvous answers only the job's ho
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import psutil
 import torch
 from torch import Tensor
 
 from sparkdl.errors import LaunchError
+from sparkdl.train import pulse
 from sparkdl.train.world import World
 
+F = TypeVar("F", bound=Callable[..., Any])
 BACKENDS = ("auto", "horovod", "torch")
 
 
@@ -65,6 +68,17 @@ class SingleProcess:
         """See Collective."""
 
 
+def _waits(operation: F) -> F:
+    """While in ``operation`` this rank waits for the others, which is not its stalling."""
+
+    @functools.wraps(operation)
+    def wrapped(*args: Any) -> Any:
+        with pulse.waiting():
+            return operation(*args)
+
+    return cast(F, wrapped)
+
+
 class HorovodCollective:
     """Ranks joined by Horovod. Make it after ``hvd.init()``."""
 
@@ -75,15 +89,26 @@ class HorovodCollective:
         self.world = world
         self.device = device
 
+    @_waits
     def allreduce(self, tensor: Tensor) -> None:
         """See Collective."""
-        if tensor.dtype == torch.bfloat16:  # which Horovod does not know
-            wide = tensor.float()
-            self.allreduce(wide)
-            tensor.copy_(wide)
+        if tensor.dtype == torch.bfloat16:
+            self._allreduce_bfloat16(tensor)
         elif tensor.numel():
             self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=_name("allreduce", tensor))
 
+    def _allreduce_bfloat16(self, tensor: Tensor) -> None:
+        """Horovod does not add bfloat16, but moves bytes: each rank gets its part of all ranks' tensors, adds these in
+        float32, and gives the sum to all: as many bytes as a ring all-reduce moves."""
+        size, count = self.world.size, tensor.numel()
+        part = -(-count // size)
+        padded = tensor.new_zeros(part * size)
+        padded[:count] = tensor.reshape(-1)
+        mine = self._hvd.alltoall(_bytes(padded), name=_name("alltoall", padded))
+        total = mine.view(torch.bfloat16).view(size, part).float().sum(0).bfloat16()
+        tensor.copy_(self.allgather(total).reshape(-1)[:count].view_as(tensor))
+
+    @_waits
     def broadcast(self, tensor: Tensor) -> None:
         """See Collective."""
         data = _bytes(tensor)
@@ -91,6 +116,7 @@ class HorovodCollective:
             self._hvd.broadcast_(data, root_rank=0, name=_name("broadcast", data))
             _restore(tensor, data)
 
+    @_waits
     def allgather(self, tensor: Tensor) -> Tensor:
         """See Collective."""
         data = _bytes(tensor)
@@ -99,6 +125,7 @@ class HorovodCollective:
         gathered: Tensor = self._hvd.allgather(data.unsqueeze(0), name=_name("allgather", data))
         return gathered.view(tensor.dtype).reshape(self.world.size, *tensor.shape)
 
+    @_waits
     def barrier(self) -> None:
         """See Collective."""
         self._hvd.barrier()
@@ -127,16 +154,19 @@ class TorchCollective:
         self.world = world
         self.device = device
 
+    @_waits
     def allreduce(self, tensor: Tensor) -> None:
         """See Collective."""
         torch.distributed.all_reduce(tensor)
 
+    @_waits
     def broadcast(self, tensor: Tensor) -> None:
         """See Collective."""
         data = _bytes(tensor)
         torch.distributed.broadcast(data, src=0)
         _restore(tensor, data)
 
+    @_waits
     def allgather(self, tensor: Tensor) -> Tensor:
         """See Collective."""
         data = _bytes(tensor)
@@ -144,6 +174,7 @@ class TorchCollective:
         torch.distributed.all_gather(gathered, data)
         return torch.cat(gathered).view(tensor.dtype).reshape(self.world.size, *tensor.shape)
 
+    @_waits
     def barrier(self) -> None:
         """See Collective."""
         torch.distributed.barrier()

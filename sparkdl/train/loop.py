@@ -1,49 +1,81 @@
 """The training loop that every rank runs. It sees batches and a Collective, never Spark or Horovod.
 
-What a step computes is the gradient of the mean loss over all rows of the step on all ranks, also when ranks have
-different numbers of rows in it: each rank's loss is weighted by its share. So N ranks with batches of B give the
-weights that one process gives with batches of N * B.
+An epoch is: updates (train/step.py), ranks agree on their buffers, validation, the scheduler, callbacks, a checkpoint.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparkdl import tasks
 from sparkdl.data.batch import Reader
-from sparkdl.errors import NonFiniteLossError
+from sparkdl.train import batch_norm, parameters
+from sparkdl.train.callbacks import Callback, Run
+from sparkdl.train.checkpoint import Checkpoints
+from sparkdl.train.clock import Clock
 from sparkdl.train.collective import Collective
+from sparkdl.train.metrics import Monitor
+from sparkdl.train.passes import Passes
+from sparkdl.train.state import Best, State, agree, seed_everything, weights_of
+from sparkdl.train.step import Recipe
 
 Loss = Callable[[Any, Tensor], Tensor]
 Progress = Callable[[dict[str, Any]], None]
-_CHECK_EVERY = 32  # steps between looks at the loss on a GPU, where each look waits for it
+SCALINGS = ("none", "linear", "sqrt")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate. make: ``(optimizer, steps in all) -> scheduler``, stepped each ``interval`` ("epoch" or
+    "step": an update). scaling: by how much more rows a step has with N ranks: "linear" N times the rate (Goyal et al.
+    2017), "sqrt" its root, "none"."""
+
+    make: Callable[[torch.optim.Optimizer, int], Any] | None = None
+    interval: str = "epoch"
+    scaling: str = "none"
+
+    def factor(self, ranks: int) -> float:
+        """What the rate is multiplied by."""
+        return {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[self.scaling]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What to train and how. ``loss(outputs, label)`` is a mean over the batch; ``optimizer(parameters)`` makes one."""
+    """What to train and how.
+
+    loss: ``(outputs, label)`` -> the mean over the batch; with weights in the batches, a loss a row.
+    optimizer: makes one of parameters, or of parameter groups.
+    frozen, groups: see train/parameters.py. monitor: None returns the last weights rather than the best.
+    """
 
     module: nn.Module
     loss: Loss
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    optimizer: Callable[[Any], torch.optim.Optimizer]
     task: str | None
     epochs: int
     seed: int
+    recipe: Recipe = field(default_factory=Recipe)
+    schedule: Schedule = field(default_factory=Schedule)
+    frozen: tuple[str, ...] = ()
+    groups: tuple[Mapping[str, Any], ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """history: a dictionary an epoch: ``epoch`` (from 0), ``loss``, the task's metrics, ``seconds``, ``rows``."""
+    """history: an entry an epoch. best_epoch: whose weights these are, None for the last's. weights: on rank 0."""
 
     module: nn.Module
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]]
+    best_epoch: int | None
+    weights: dict[str, Tensor] | None
 
 
 def train(
@@ -51,151 +83,104 @@ def train(
     reader: Reader,
     collective: Collective,
     *,
+    validation: Reader | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress = lambda message: None,
 ) -> Result:
     """Train on this rank; all ranks call it.
 
-    progress: called on rank 0 after each step, and after each epoch with its history entry.
+    checkpoints: where training is taken up if there is one, and saved to.
+    progress: called on rank 0 after each update, and after each epoch with its history entry.
     Raises NonFiniteLossError, on every rank alike, naming epoch and step.
     """
-    world, device = collective.world, collective.device
-    torch.manual_seed(training.seed + world.rank)  # dropout differs between ranks, and is the same in every run
-    module = training.module.to(device).train()
-    for tensor in module.state_dict().values():
-        collective.broadcast(tensor)
-    optimizer = training.optimizer(parameter for parameter in module.parameters() if parameter.requires_grad)
-    gradients = Gradients(module, collective)
-    accuracy = Accuracy(training.task, collective)
-    result = Result(module)
-    for epoch in range(training.epochs):
-        started, watch, rows = time.monotonic(), LossWatch(epoch, device), 0
-        batches = reader.epoch(epoch)
-        for step in range(reader.steps_per_epoch):
-            rows_of = reader.rows_in_step(step)
-            gradients.zero()
-            batch = next(batches)
-            label = batch.label.to(device, non_blocking=True)
-            outputs = module(*(tensor.to(device, non_blocking=True) for tensor in batch.inputs))
-            loss = training.loss(tasks.align(training.task, outputs, label), label)
-            share = batch.rows / sum(rows_of)
-            (loss * share).backward()
-            loss = loss.detach() * share
-            if batch.rows:
-                with torch.no_grad():
-                    accuracy.add(outputs, label)
-            watch.add(gradients.reduce(loss), sum(rows_of))
-            optimizer.step()
-            rows += sum(rows_of)
-            if world.is_chief:
-                progress({"event": "step", "epoch": epoch, "step": step + 1, "loss": watch.latest, "rows": rows})
-        seconds = time.monotonic() - started
-        entry = {"epoch": epoch, "loss": watch.mean(), **accuracy.over_ranks(), "seconds": seconds, "rows": rows}
-        result.history.append(entry)
+    world = collective.world
+    state = begin(training, reader, collective)
+    clock = Clock()
+    if checkpoints:
+        taken_up = checkpoints.restore(state, collective)
+        if taken_up and taken_up.ranks != world.size:
+            _rescale(state, training.schedule.factor(world.size) / training.schedule.factor(taken_up.ranks))
+    run = Run(world=world, module=state.module, optimizer=state.optimizer, history=state.history)
+
+    def save() -> None:
+        clock("checkpoint")
+        if checkpoints and checkpoints.every.due(state, training.epochs):
+            state.running = passes.running()
+            checkpoints.save(state, collective)
+        clock("compute")
+
+    passes = Passes(training, state, collective, clock, reader, validation)
+    _tell(training.callbacks, "on_fit_start", run)
+    while state.epoch < training.epochs and not state.stopped:
+        clock.restart()
+        run.epoch, run.step = state.epoch, state.step
+        _tell(training.callbacks, "on_epoch_start", run)
+        entry = passes.train(run, save, progress)
+        batch_norm.agree_on_buffers(state.module, collective)
+        entry |= passes.validate()
+        _conclude(training, state, entry, world.is_chief)
+        _tell(training.callbacks, "on_epoch_end", run)
+        state.stopped = agree(collective, float(run.stopping)) > 0 or _patience_is_over(training.monitor, state)
+        entry["phases"] = clock.seconds
+        save()
         if world.is_chief:
             progress({"event": "epoch", **entry})
-    gradients.release()
-    return result
+    _tell(training.callbacks, "on_fit_end", run)
+    passes.stepper.gradients.release()
+    best = state.best
+    weights = (best.weights if best else weights_of(state.module)) if world.is_chief else None
+    return Result(state.module, state.history, best.epoch if best else None, weights)
 
 
-class Gradients:
-    """All gradients of a module in one flat buffer a dtype, which one all-reduce a step sums over the ranks.
-
-    Each parameter's ``grad`` is a view into it, so nothing is copied. The step's loss rides along in the first buffer.
-    """
-
-    def __init__(self, module: nn.Module, collective: Collective) -> None:
-        self.collective = collective
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        dtypes = {parameter.dtype for parameter in self.parameters}
-        loss_dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-        by_dtype: dict[torch.dtype, list[nn.Parameter]] = {loss_dtype: []}
-        for parameter in self.parameters:
-            by_dtype.setdefault(parameter.dtype, []).append(parameter)
-        self.buffers: list[Tensor] = []
-        for dtype, parameters in by_dtype.items():
-            count = sum(parameter.numel() for parameter in parameters)
-            is_first = not self.buffers
-            buffer = torch.zeros(count + is_first, dtype=dtype, device=collective.device)
-            offset = int(is_first)
-            for parameter in parameters:
-                parameter.grad = buffer[offset : offset + parameter.numel()].view_as(parameter)
-                offset += parameter.numel()
-            self.buffers.append(buffer)
-
-    def zero(self) -> None:
-        """Start a step."""
-        for buffer in self.buffers:
-            buffer.zero_()
-
-    def reduce(self, loss: Tensor) -> Tensor:
-        """Sum the gradients over all ranks, and this rank's share of the loss likewise; the loss of the step."""
-        self.buffers[0][0] = loss
-        for buffer in self.buffers:
-            self.collective.allreduce(buffer)
-        return self.buffers[0][0].clone()
-
-    def release(self) -> None:
-        """Let go of the buffers."""
-        for parameter in self.parameters:
-            parameter.grad = None
+def _tell(callbacks: Sequence[Callback], hook: str, run: Run) -> None:
+    for callback in callbacks:
+        getattr(callback, hook)(run)
 
 
-class LossWatch:
-    """The losses of an epoch: their mean over rows, and an error as soon as one is not finite."""
-
-    def __init__(self, epoch: int, device: torch.device) -> None:
-        self.epoch = epoch
-        self.every = 1 if device.type == "cpu" else _CHECK_EVERY
-        self.waiting: list[tuple[Tensor, int]] = []
-        self.total, self.rows, self.steps = 0.0, 0, 0
-        self.latest = math.nan
-
-    def add(self, loss: Tensor, rows: int) -> None:
-        """Take the loss of a step over ``rows`` rows. Raises NonFiniteLossError for this or an earlier one."""
-        self.waiting.append((loss, rows))
-        if len(self.waiting) >= self.every:
-            self._look()
-
-    def mean(self) -> float:
-        """Mean loss a row over the epoch. Raises as ``add`` does."""
-        self._look()
-        return self.total / max(self.rows, 1)
-
-    def _look(self) -> None:
-        for loss, rows in self.waiting:
-            self.latest = float(loss)
-            if not math.isfinite(self.latest):
-                raise NonFiniteLossError(
-                    f"the loss became {self.latest} in epoch {self.epoch}, step {self.steps} (both from 0); lower the "
-                    "learning rate, scale the inputs, or look for NaN and infinite values in them",
-                    epoch=self.epoch,
-                    step=self.steps,
-                    loss=self.latest,
-                )
-            self.total, self.rows, self.steps = self.total + self.latest * rows, self.rows + rows, self.steps + 1
-        self.waiting.clear()
+def begin(training: Training, reader: Reader, collective: Collective) -> State:
+    """The state before the first step, the same on all ranks but for their generators."""
+    seed_everything(training.seed + collective.world.rank)  # dropout differs between ranks, not between runs
+    module = training.module.to(collective.device).train()
+    parameters.freeze(module, training.frozen)
+    if training.recipe.sync_batch_norm:
+        module = batch_norm.synchronised(module, collective)
+    for tensor in module.state_dict().values():
+        collective.broadcast(tensor)
+    optimizer = training.optimizer(parameters.grouped(module, training.groups))
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * training.schedule.factor(collective.world.size)
+    scaler = torch.amp.GradScaler(collective.device.type, enabled=training.recipe.precision == "float16")
+    schedule = training.schedule
+    updates = -(-reader.steps_per_epoch // training.recipe.accumulation)
+    steps = training.epochs * (updates if schedule.interval == "step" else 1)
+    return State(module, optimizer, scaler, schedule.make(optimizer, steps) if schedule.make else None)
 
 
-class Accuracy:
-    """The share of rows predicted right over an epoch and all ranks; nothing for a task without classes."""
+def _rescale(state: State, factor: float) -> None:
+    """Change the learning rate, also the one that a scheduler starts from."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+        if "initial_lr" in group:
+            group["initial_lr"] = group["initial_lr"] * factor
+    if hasattr(state.scheduler, "base_lrs"):
+        state.scheduler.base_lrs = [rate * factor for rate in state.scheduler.base_lrs]
 
-    def __init__(self, task: str | None, collective: Collective) -> None:
-        self.task = task if task in ("binary", "multiclass") else None
-        self.collective = collective
-        self.counts = torch.zeros(2, device=collective.device)  # right, all
 
-    def add(self, outputs: Any, label: Tensor) -> None:
-        """Take a batch."""
-        if self.task:
-            prediction = tasks.predictions(self.task, outputs)["prediction"]
-            right = prediction == label.reshape(prediction.shape)  # labels may be (B, 1), which would broadcast
-            self.counts += torch.stack([right.sum(), torch.tensor(len(label), device=label.device)])
+def _conclude(training: Training, state: State, entry: dict[str, Any], is_chief: bool) -> None:
+    """The epoch is over: remember it, keep its weights if they are the best, step the scheduler."""
+    monitor = training.monitor
+    if monitor and monitor.better(entry[monitor.name], state.best.value if state.best else None):
+        state.best = Best(state.epoch, entry[monitor.name], weights_of(state.module) if is_chief else None)
+    if state.scheduler is not None and training.schedule.interval == "epoch":
+        if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            state.scheduler.step(entry[monitor.name if monitor else "loss"])
+        else:
+            state.scheduler.step()
+    state.history.append(entry)
+    state.epoch, state.step, state.running = state.epoch + 1, 0, {}
 
-    def over_ranks(self) -> dict[str, float]:
-        """``accuracy`` since the last call; all ranks call it."""
-        if not self.task:
-            return {}
-        self.collective.allreduce(self.counts)
-        right, rows = self.counts.tolist()
-        self.counts.zero_()
-        return {"accuracy": right / rows}
+
+def _patience_is_over(monitor: Monitor | None, state: State) -> bool:
+    if monitor is None or not monitor.patience:
+        return False
+    return state.epoch - 1 - (state.best.epoch if state.best else -1) >= monitor.patience
