@@ -1,31 +1,36 @@
-"""Losses and optimizers by the names that torch gives them."""
+"""Losses, optimizers and learning-rate schedulers by the names that torch gives them."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from sparkdl.errors import InvalidParamError, did_you_mean
 
 
-def _losses() -> dict[str, Callable[[], Callable[[Any, Tensor], Tensor]]]:
-    found: dict[str, Any] = {
-        name: (lambda name=name: getattr(nn.functional, name))
+def _losses() -> dict[str, Any]:
+    """torch's loss functions, and its loss modules that need no settings."""
+    functions = {
+        name: value
         for name, value in vars(nn.functional).items()
         if callable(value) and not name.startswith("_") and (name.endswith("_loss") or "cross_entropy" in name)
     }
-    return found | {name: getattr(nn, name) for name in dir(nn) if name.endswith("Loss")}
+    modules = {name: getattr(nn, name) for name in dir(nn) if name.endswith("Loss")}
+    return functions | {name: cls for name, cls in modules.items() if not _required(cls)}
 
 
-def loss_named(name: str) -> Callable[[Any, Tensor], Tensor]:
+def loss_named(name: str, reduction: Literal["mean", "none"] = "mean") -> Callable[[Any, Tensor], Tensor]:
     """The function of that name in torch.nn.functional, or a new module of that name in torch.nn.
 
-    Raises InvalidParamError listing the nearest names.
+    reduction: ``mean`` gives one number, ``none`` a loss for each row (of a row of several numbers: for each of them),
+    which can be weighted. Raises InvalidParamError listing the nearest names.
     """
     losses = _losses()
     if name not in losses:
@@ -35,7 +40,11 @@ def loss_named(name: str) -> Callable[[Any, Tensor], Tensor]:
             param="loss",
             value=name,
         )
-    return losses[name]()
+    loss: Any = losses[name]
+    if inspect.isclass(loss):
+        made: Callable[[Any, Tensor], Tensor] = loss(reduction=reduction)
+        return made
+    return functools.partial(loss, reduction="none") if reduction == "none" else loss
 
 
 @dataclass(frozen=True)
@@ -81,3 +90,87 @@ def named_optimizer(name: str, arguments: Mapping[str, Any]) -> NamedOptimizer:
                 value=dict(arguments),
             )
     return NamedOptimizer(name, dict(arguments))
+
+
+@dataclass(frozen=True)
+class NamedScheduler:
+    """``torch.optim.lr_scheduler``'s scheduler of a name, with its arguments; a function of the optimizer and of how
+    often it will be stepped."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def is_plateau(self) -> bool:
+        """True if it is stepped with the monitored value."""
+        return issubclass(scheduler_class(self.name), lr_scheduler.ReduceLROnPlateau)
+
+    def for_mode(self, mode: str) -> NamedScheduler:
+        """The same, told whether the monitored value is better low (``min``) or high (``max``), if it asks and was not
+        told."""
+        return replace(self, arguments={"mode": mode, **self.arguments}) if self.is_plateau else self
+
+    def __call__(self, optimizer: torch.optim.Optimizer, steps_in_all: int) -> lr_scheduler.LRScheduler:
+        """The scheduler of this optimizer. ``total_steps`` and ``T_max`` are ``steps_in_all`` unless they were given."""
+        cls = scheduler_class(self.name)
+        arguments = dict(self.arguments)
+        if not {"epochs", "steps_per_epoch"} <= arguments.keys():
+            for key in _FILLED.intersection(inspect.signature(cls).parameters):
+                arguments.setdefault(key, max(steps_in_all, 1))
+        scheduler: lr_scheduler.LRScheduler = cls(optimizer, **arguments)
+        return scheduler
+
+
+_FILLED = frozenset({"total_steps", "T_max"})
+
+
+def scheduler_class(name: str) -> type[lr_scheduler.LRScheduler]:
+    """``torch.optim.lr_scheduler``'s class of that name; case, ``_`` and the ending ``LR`` do not matter.
+
+    Raises InvalidParamError listing the nearest names, also for those made of other schedulers.
+    """
+    base = lr_scheduler.LRScheduler
+    classes = {
+        key: value
+        for key, value in vars(lr_scheduler).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base and not key.startswith("_")
+        if "schedulers" not in inspect.signature(value).parameters
+    }
+    short = name.replace("_", "").replace("-", "").lower()
+    for key, value in classes.items():
+        if key.lower() in (short, f"{short}lr"):
+            return value
+    raise InvalidParamError(
+        "'scheduler' must be a function of the optimizer, or the name of a scheduler in torch.optim.lr_scheduler that is "
+        f"not made of others (got {name!r}){did_you_mean(name, classes)}",
+        param="scheduler",
+        value=name,
+    )
+
+
+def named_scheduler(name: str, arguments: Mapping[str, Any]) -> NamedScheduler:
+    """A NamedScheduler whose arguments the class takes, none missing. Raises InvalidParamError if it does not."""
+    cls = scheduler_class(name)
+    known = [key for key in inspect.signature(cls).parameters if key not in ("optimizer", "last_epoch")]
+    for key in arguments:
+        if key not in known:
+            raise InvalidParamError(
+                f"torch.optim.lr_scheduler.{cls.__name__} takes no {key!r}{did_you_mean(key, known)}; it takes {known}",
+                param="schedulerParams",
+                value=dict(arguments),
+            )
+    missing = [key for key in _required(cls) if key not in {"optimizer", *_FILLED, *arguments}]
+    if missing:
+        raise InvalidParamError(
+            f"torch.optim.lr_scheduler.{cls.__name__} needs {', '.join(map(repr, missing))}; give it in schedulerParams",
+            param="schedulerParams",
+            value=dict(arguments),
+        )
+    return NamedScheduler(name, dict(arguments))
+
+
+def _required(cls: type) -> list[str]:
+    """The arguments without which the class cannot be made."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(cls).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
