@@ -41,10 +41,12 @@ def loss_named(name: str, reduction: Literal["mean", "none"] = "mean") -> Callab
             value=name,
         )
     loss: Any = losses[name]
-    if inspect.isclass(loss):
-        made: Callable[[Any, Tensor], Tensor] = loss(reduction=reduction)
-        return made
-    return functools.partial(loss, reduction="none") if reduction == "none" else loss
+    if isinstance(loss, type):
+        loss = loss(reduction=reduction)
+    elif reduction == "none":
+        loss = functools.partial(loss, reduction="none")
+    found: Callable[[Any, Tensor], Tensor] = loss
+    return found
 
 
 @dataclass(frozen=True)

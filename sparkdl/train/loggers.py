@@ -1,0 +1,223 @@
+"""Where the driver writes down how a fit goes: CSV, JSON lines, TensorBoard, MLflow.
+
+They run on the driver, where credentials and local paths are; what runs on every rank is in ``callbacks``.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import importlib.util
+import io
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparkdl import store
+from sparkdl.errors import InvalidParamError
+
+logger = logging.getLogger(__name__)
+Entry = Mapping[str, Any]
+
+
+class Logger:
+    """Hooks that run on the driver; override those you need, and give objects to ``callbacks``.
+
+    An error in ``on_fit_start`` ends the fit before it starts anything. One later does not end hours of training: it
+    goes to the log as a warning, and the logger is called again with the next epoch.
+    """
+
+    def on_fit_start(self, settings: dict[str, Any]) -> None:
+        """Before the ranks are started. settings: the estimator's Params as JSON can say them."""
+
+    def on_epoch_end(self, entry: dict[str, Any]) -> None:
+        """After each epoch, with its history entry. An epoch comes again when ranks were lost and went back to a
+        checkpoint before it; a fit with ``resume`` begins with the first epoch that its checkpoint does not have."""
+
+    def on_fit_end(self, model: Any | None, error: BaseException | None) -> None:
+        """At the end: the TorchModel, or what went wrong."""
+
+    def for_fit(self) -> Logger:
+        """The object whose hooks one fit calls: this one. A CrossValidator runs several fits at a time; a logger that
+        keeps something of one fit gives a copy of itself for each."""
+        return self
+
+
+class Loggers(Logger):
+    """A fit's loggers as one. ``on_fit_start`` raises what any of them raises; the other hooks warn, and go on."""
+
+    def __init__(self, loggers: Iterable[Logger]) -> None:
+        self.loggers = [one.for_fit() for one in loggers]
+
+    def on_fit_start(self, settings: dict[str, Any]) -> None:
+        """See Logger. If one raises, those before it are told that the fit has ended."""
+        for started, one in enumerate(self.loggers):
+            try:
+                one.on_fit_start(dict(settings))
+            except BaseException as error:
+                for other in self.loggers[:started]:
+                    _try(other, "on_fit_end", None, error)
+                raise
+
+    def on_epoch_end(self, entry: dict[str, Any]) -> None:
+        """See Logger."""
+        for one in self.loggers:
+            _try(one, "on_epoch_end", dict(entry))
+
+    def on_fit_end(self, model: Any | None, error: BaseException | None) -> None:
+        """See Logger."""
+        for one in self.loggers:
+            _try(one, "on_fit_end", model, error)
+
+
+def _try(one: Logger, hook: str, *arguments: Any) -> None:
+    try:
+        getattr(one, hook)(*arguments)
+    except Exception:  # training must not be lost because the place it is written down to is gone
+        logger.warning("%s.%s failed; the fit goes on without it", type(one).__name__, hook, exc_info=True)
+
+
+def flat(entry: Entry) -> dict[str, Any]:
+    """A history entry as one row: its phases as ``data_s``, ``compute_s``, …, in seconds."""
+    row = {key: value for key, value in entry.items() if key != "phases"}
+    return row | {f"{phase}_s": seconds for phase, seconds in entry.get("phases", {}).items()}
+
+
+class _FileLogger(Logger):
+    """Writes the whole file after each epoch, since stores as S3 have no append: after a kill, what the file has is
+    whole up to the last epoch.
+
+    A new fit replaces the file; one with ``resume`` goes on in it. No epoch is in it twice.
+    """
+
+    def __init__(self, uri: str) -> None:
+        store.resolve(uri)
+        self.uri = uri
+
+    def for_fit(self) -> Logger:
+        """See Logger."""
+        return copy.copy(self)
+
+    def on_fit_start(self, settings: dict[str, Any]) -> None:
+        """Raises StoreError if the file cannot be written."""
+        found = settings.get("resume") and store.exists(self.uri)
+        self.rows = self._read(store.read_bytes(self.uri).decode()) if found else []
+        self._save()
+
+    def on_epoch_end(self, entry: dict[str, Any]) -> None:
+        """See Logger."""
+        self.rows = [row for row in self.rows if int(row["epoch"]) < entry["epoch"]] + [entry]
+        self._save()
+
+    def _save(self) -> None:
+        store.write_bytes(self.uri, self._written(self.rows).encode())
+
+    def _read(self, text: str) -> list[Entry]:
+        raise NotImplementedError
+
+    def _written(self, rows: list[Entry]) -> str:
+        raise NotImplementedError
+
+
+class CSVLogger(_FileLogger):
+    """The history as a CSV file at ``uri`` (any that pyarrow.fs can write): a row an epoch, a column a figure.
+
+    Written whole after each epoch, since stores such as S3 have no append; so a driver that is killed leaves it readable
+    up to the last epoch. A new fit replaces the file, one with ``resume`` goes on in it, and no epoch is in it twice.
+    """
+
+    def _read(self, text: str) -> list[Entry]:
+        return list(csv.DictReader(io.StringIO(text)))
+
+    def _written(self, rows: list[Entry]) -> str:
+        flattened = [flat(row) for row in rows]
+        names = list(dict.fromkeys(key for row in flattened for key in row)) or ["epoch"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flattened)
+        return text.getvalue()
+
+
+class JSONLinesLogger(_FileLogger):
+    """The history at ``uri`` as JSON lines: an entry a line, as in ``TorchModel.summary``; NaN and infinite are null.
+
+    Written as CSVLogger writes.
+    """
+
+    def _read(self, text: str) -> list[Entry]:
+        return [json.loads(line) for line in text.splitlines() if line]
+
+    def _written(self, rows: list[Entry]) -> str:
+        return "".join(json.dumps(_finite(row), allow_nan=False, default=str) + "\n" for row in rows)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class TensorBoardLogger(Logger):
+    """The history as TensorBoard shows it, under ``log_dir``, which ``torch.utils.tensorboard`` writes.
+
+    ``loss/train`` and ``loss/validation`` share a chart, as each metric's two figures do; ``seconds/…`` has the phases.
+    Raises InvalidParamError when it is made and tensorboard is not installed.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        require("tensorboard", "tensorboard", self)
+        self.log_dir = log_dir
+
+    def for_fit(self) -> Logger:
+        """See Logger."""
+        return copy.copy(self)
+
+    def on_fit_start(self, settings: dict[str, Any]) -> None:
+        """See Logger."""
+        self.resumed, self.writer, self.epoch = bool(settings.get("resume")), self._open(None), -1
+        self.writer.add_text("settings", "\n".join(f"- {key}: `{value}`" for key, value in settings.items()))
+
+    def on_epoch_end(self, entry: dict[str, Any]) -> None:
+        """See Logger."""
+        epoch = entry["epoch"]
+        if epoch <= self.epoch or (self.resumed and self.epoch < 0):  # what was written of it before does not count
+            self.writer.close()
+            self.writer = self._open(epoch)
+        self.epoch = epoch
+        for key, value in entry.items():
+            if key == "phases":
+                for phase, seconds in value.items():
+                    self.writer.add_scalar(f"seconds/{phase}", seconds, epoch)
+            elif key not in ("epoch", "rows", "seconds"):
+                self.writer.add_scalar(_chart(key, entry), value, epoch)
+        self.writer.add_scalar("rows_per_second", entry["rows"] / max(entry["seconds"], 1e-9), epoch)
+        self.writer.flush()
+
+    def on_fit_end(self, model: Any | None, error: BaseException | None) -> None:
+        """See Logger."""
+        self.writer.close()
+
+    def _open(self, purge_step: int | None) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.log_dir, purge_step=purge_step)
+
+
+def _chart(key: str, entry: Entry) -> str:
+    if key.startswith("val_"):
+        return f"{key.removeprefix('val_')}/validation"
+    return f"{key}/train" if key == "loss" or f"val_{key}" in entry else key
+
+
+def require(module: str, package: str, of: Logger) -> None:
+    """Raise InvalidParamError with what to install unless ``module`` is there."""
+    if importlib.util.find_spec(module) is None:
+        name = type(of).__name__
+        raise InvalidParamError(
+            f"{name} needs {module}, which the driver's Python does not have: pip install {package}",
+            param="callbacks",
+            value=name,
+        )
