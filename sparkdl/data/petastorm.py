@@ -92,7 +92,7 @@ class PetastormDataset:
 
         Raises InvalidParamError unless trusted; StoreError if there is no Petastorm dataset; ColumnNotFoundError;
         SignatureError for a field whose shape is not fixed, that may be null, or that is not a number or an array of
-        numbers; EmptyDatasetError.
+        numbers; EmptyDatasetError; DataError for a row group without rows.
         """
         if trusted is not True:
             raise InvalidParamError(
@@ -109,6 +109,16 @@ class PetastormDataset:
                 raise ColumnNotFoundError(name, fields, role="field")
         if not sum(row_groups):
             raise EmptyDatasetError()
+        if 0 in row_groups:
+            told = f"row group {row_groups.index(0)} (they count from 0) has no rows"
+            raise DataError(
+                f"{told} in {uri!r}, and Petastorm's reader divides by their number; write the dataset anew, with Spark",
+                column=None,
+                row=None,
+                file=None,
+                expected="row groups with rows",
+                got=told,
+            )
         inputs = Signature(tuple(_spec(fields[name]) for name in inputCols))
         weight = None
         if weightCol is not None:
@@ -156,12 +166,11 @@ def rows_of_ranks(row_groups: Sequence[int], ranks: int) -> list[int]:
 
 
 def check_ranks(dataset: Dataset | PetastormDataset, ranks: int) -> None:
-    """Raise TooFewRowsError if Petastorm has no row group, or no row, for one of ``ranks``."""
+    """Raise TooFewRowsError if there are fewer row groups than ``ranks``, since Petastorm shares out whole ones."""
     row_groups = row_groups_of(dataset)
-    if len(row_groups) < ranks or not all(rows_of_ranks(row_groups, ranks)):
-        full = sum(rows > 0 for rows in row_groups)
+    if len(row_groups) < ranks:
         raise TooFewRowsError(
-            f"Petastorm shares out whole row groups, and {dataset.uri} has {full} with rows for {ranks} ranks; "
+            f"Petastorm shares out whole row groups, and {dataset.uri} has {len(row_groups)} for {ranks} ranks; "
             "lower numProc, write it with more row groups (repartition, or a smaller row group size), "
             "or use the Arrow reader where it is plain Parquet",
             rows=dataset.rows,
@@ -169,8 +178,8 @@ def check_ranks(dataset: Dataset | PetastormDataset, ranks: int) -> None:
             column=None,
             row=None,
             file=None,
-            expected=f"at least {ranks} row groups with rows",
-            got=full,
+            expected=f"at least {ranks} row groups",
+            got=len(row_groups),
         )
 
 
