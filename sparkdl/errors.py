@@ -15,7 +15,9 @@
      ├─ LaunchError              (RuntimeError) the ranks could not be started or did not come back
      │   ├─ NotEnoughSlotsError                 fewer task slots than ranks
      │   ├─ WorkerPythonError                   the workers run a Python that lacks a package
-     │   └─ RankFailedError                     a rank raised; carries the first failing rank's traceback
+     │   ├─ RankFailedError                     a rank raised; carries the first failing rank's traceback
+     │   └─ RanksLostError                      a rank's process or machine died: trying again may help
+     │       └─ StalledRankError                a rank is silent, or holds up the others, for too long
      ├─ TrainingError            (RuntimeError) training cannot go on
      │   ├─ NonFiniteLossError                  the loss became NaN or infinite
      │   └─ CheckpointError                     nothing to resume, or a checkpoint of another run
@@ -156,11 +158,31 @@ class WorkerPythonError(LaunchError):
 
 
 class RankFailedError(LaunchError):
-    """A rank raised an exception. Fields: ``rank``, ``host``, ``traceback`` (the rank's own)."""
+    """A rank raised an exception. Fields: ``rank``, ``host``, ``traceback`` (the rank's own), ``echo`` (it failed
+    only because a collective broke under it, and no rank with an error of its own is known)."""
 
     rank: int
     host: str
     traceback: str
+    echo: bool = False
+
+
+class RanksLostError(LaunchError):
+    """A rank died with its process or its machine. Fields: ``reason`` (one line, Spark's own words if it has any);
+    after retries also ``attempts``, a dict with ``ranks`` and ``error`` for each."""
+
+    reason: str
+    attempts: list[dict[str, Any]]
+
+
+class StalledRankError(RanksLostError):
+    """A rank holds up the others. Fields: ``rank``, ``host``, ``seconds`` (since it last moved or was heard),
+    ``phase`` (where it was then)."""
+
+    rank: int
+    host: str
+    seconds: float
+    phase: str
 
 
 class TrainingError(SparkdlError, RuntimeError):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from sparkdl.errors import LaunchError, NotEnoughSlotsError, WorkerPythonError
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 REGISTRATION_S = 30.0  # executors of a cluster register within this of the application's start
 _NEEDED = ("pyarrow", "torch", "sparkdl")
+_CHECK_EVERY_S = 0.5
+logger = logging.getLogger(__name__)
 
 
 def for_job(name: str) -> SparkSession:
@@ -143,8 +149,72 @@ def _registered_slots(spark: SparkSession, size: int) -> int:
     return slots
 
 
-def collect(df: DataFrame) -> list[Row]:
+def await_slots(spark: SparkSession, size: int, seconds: float) -> int | None:
+    """How many tasks can run at a time, as soon as that are ``size`` or more, or after ``seconds``: a lost executor may
+    be replaced. None if it cannot be told."""
+    deadline = time.monotonic() + seconds
+    while True:
+        slots = free_slots(spark)
+        if slots is None or slots >= size or time.monotonic() >= deadline:
+            return slots
+        time.sleep(0.2)
+
+
+class Gate:
+    """Lets launches in, first come first served, as long as all that are in have a slot a rank.
+
+    A barrier stage starts all its tasks or none. Several of them at once, as CrossValidator(parallelism=2) asks for,
+    must not wait for each other's slots.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: collections.deque[object] = collections.deque()
+        self._in_use = 0
+
+    @contextlib.contextmanager
+    def entered(self, ranks: int, slots: Callable[[], int | None]) -> Iterator[None]:
+        """Wait until ``ranks`` more fit into what ``slots`` says there is (None, unknown: one launch at a time)."""
+        me = object()
+        with self._changed:
+            self._waiting.append(me)
+            try:
+                is_told = False
+                while not (self._waiting[0] is me and self._fits(ranks, slots)):
+                    if not is_told:
+                        logger.warning(
+                            "a launch of %d ranks waits: launches before it use %d slots", ranks, self._in_use
+                        )
+                        is_told = True
+                    self._changed.wait()
+                self._in_use += ranks
+            finally:
+                self._waiting.remove(me)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_use -= ranks
+                self._changed.notify_all()
+
+    def _fits(self, ranks: int, slots: Callable[[], int | None]) -> bool:
+        return not self._in_use or self._in_use + ranks <= (slots() or 0)
+
+
+_gates: collections.defaultdict[str, Gate] = collections.defaultdict(Gate)
+
+
+def slots_taken(spark: SparkSession, size: int) -> contextlib.AbstractContextManager[None]:
+    """Hold ``size`` slots until the block ends; waits for other launches of this process in the same application."""
+    application = str(spark.client.host) if is_connect(spark) else str(spark.sparkContext.applicationId)
+    return _gates[application].entered(size, lambda: free_slots(spark))
+
+
+def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]:
     """``df.collect()``, its tasks ended if the caller is interrupted, by Ctrl-C say.
+
+    check: called twice a second meanwhile; what it raises ends the tasks and is raised.
 
     Spark would let them run on: on the connection on which the main thread waits for a job, PySpark's handler of Ctrl-C
     cannot cancel it (Spark 3.5 raises Py4JError for it), and Spark Connect does not try. So another thread waits.
@@ -168,6 +238,8 @@ def collect(df: DataFrame) -> list[Row]:
     with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-collect") as thread:
         job = thread.submit(inherit(run))
         try:
+            while check and not wait([job], timeout=_CHECK_EVERY_S).done:
+                check()
             return job.result()
         finally:
             if not job.done():

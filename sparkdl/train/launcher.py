@@ -2,7 +2,7 @@
 
 A task learns its peers from BarrierTaskContext, numbers the ranks as every other task does, joins them, and runs
 ``main``. What it raises travels back as data, so that the driver can name the rank that failed first rather than one
-that failed because of it.
+that failed because of it. Trying again after a rank was lost is ``supervisor``'s part.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import pickle
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ import pyarrow as pa
 import torch
 
 from sparkdl import program, session
-from sparkdl.errors import LaunchError
-from sparkdl.train import collective, messages
+from sparkdl.errors import LaunchError, RanksLostError, SparkdlError
+from sparkdl.train import collective, messages, pulse
 from sparkdl.train import failure as failures
 from sparkdl.train.collective import Seat
 from sparkdl.train.failure import Failure
-from sparkdl.train.messages import Handler, Mailbox
+from sparkdl.train.messages import Handler, Mailbox, Message
+from sparkdl.train.pulse import Watch
 from sparkdl.train.world import World, assign_worlds
 
 if TYPE_CHECKING:
@@ -43,30 +45,40 @@ def launch(
     *,
     backend: str = "auto",
     on_message: Handler | None = None,
+    watch: Watch | None = None,
 ) -> Any:
     """Run ``main(collective)`` on ``size`` ranks on the executors; returns what rank 0 returned.
 
+    Waits for other launches in this process whose ranks leave too few slots.
+
     backend: ``horovod``, ``torch``, or ``auto``: Horovod unless a rank has none. ``environment``: Horovod's variables
         are set but nothing is joined, and ``main`` gets the World: for functions that call ``hvd.init()`` themselves.
-    on_message: called on the driver with each message that ranks send while they run.
+    on_message: called on the driver with each message that ranks send while they run, but not with their pulses.
+    watch: hears the pulses; what its ``check`` raises ends the ranks and is raised.
 
     Raises NotEnoughSlotsError before anything starts; the rank's own SparkdlError, or RankFailedError with its
-    traceback, if ``main`` raised; LaunchError if the Spark job failed.
+    traceback, if ``main`` raised; RanksLostError if a rank died; LaunchError if the Spark job failed otherwise.
     """
     session.check_worker_python(spark)
     session.check_slots(spark, size)
     session.let_jvm_end()
-    handler = on_message or (lambda message: None)
+    handler = _handler(on_message, watch)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(session.slots_taken(spark, size))
         host = session.driver_host(spark)
-        mailbox = stack.enter_context(messages.listening(host, handler)) if on_message and host else None
-        task = _Task(program.pickle(main, "the training function"), backend, mailbox)
+        listens = host and (on_message or watch)
+        mailbox = stack.enter_context(messages.listening(host, handler)) if host and listens else None
+        task = _Task(
+            program.pickle(main, "the training function"), backend, mailbox, watch.stall_timeout if watch else None
+        )
         ranks = spark.range(0, size, 1, size)
         try:
-            rows = session.collect(ranks.mapInArrow(task, _RESULT, barrier=True))
+            rows = session.collect(ranks.mapInArrow(task, _RESULT, barrier=True), check=_check(spark, size, watch))
+        except SparkdlError:
+            raise
         except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
             session.raise_if_worker_lacks(error)
-            raise LaunchError(f"the Spark job that ran the {size} ranks failed: {_first_lines(error)}") from error
+            raise _job_failed(error, size, watch) from error
     for row in rows:
         for message in json.loads(row.messages):
             handler(message)
@@ -75,6 +87,48 @@ def launch(
     if failure:
         raise failure.exception()
     return answers[0]
+
+
+def _handler(on_message: Handler | None, watch: Watch | None) -> Handler:
+    def handle(message: Message) -> None:
+        if message["kind"] == "pulse":
+            if watch:
+                watch.hear(message)
+        elif on_message:
+            on_message(message)
+
+    return handle
+
+
+def _check(spark: SparkSession, size: int, watch: Watch | None) -> Callable[[], None] | None:
+    """What is checked while the ranks run: that they are alive, and until the first is heard, that they can start."""
+    if watch is None:
+        return None
+    short_since: list[float] = []
+
+    def check() -> None:
+        watch.check()
+        if watch.heard_any():
+            return
+        slots = session.free_slots(spark)
+        if slots is None or slots >= size:
+            short_since.clear()
+            return
+        short_since.append(time.monotonic())
+        if short_since[-1] - short_since[0] >= session.REGISTRATION_S:  # Spark itself would wait for ever
+            reason = f"the cluster shrank to {slots} slots before the {size} ranks began"
+            raise RanksLostError(reason, reason=reason)
+
+    return check
+
+
+def _job_failed(error: Exception, size: int, watch: Watch | None) -> LaunchError:
+    loss = failures.loss_in(str(error))
+    if loss is None:
+        return LaunchError(f"the Spark job that ran the {size} ranks failed: {_first_lines(error)}")
+    known = watch.who(loss.task) if watch and loss.task is not None else None
+    who = known or (f"the barrier task {loss.task} of {size}" if loss.task is not None else f"one of the {size} ranks")
+    return RanksLostError(f"{who} died: {loss.reason}", reason=f"{who} died: {loss.reason}")
 
 
 def _first_lines(error: Exception, limit: int = 20) -> str:
@@ -90,6 +144,7 @@ class _Task:
     main: bytes
     backend: str
     mailbox: Mailbox | None
+    stall_timeout: float | None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import BarrierTaskContext
@@ -101,11 +156,12 @@ class _Task:
             seat, backend = take_seat(context, self.backend)
             torch.set_num_threads(max(1, context.cpus()))  # every rank with every core's threads is slower
             rank, host = seat.world.rank, seat.addresses[seat.world.rank]
-            try:
-                value = self._run(seat, backend)
-                answer = cloudpickle.dumps(value if seat.world.is_chief else None)
-            except Exception as error:  # whatever main raised belongs to the driver
-                answer = pickle.dumps(Failure.of(error, rank, host))
+            with pulse.beating(rank, host, task=context.partitionId()):
+                try:
+                    value = self._run(seat, backend)
+                    answer = cloudpickle.dumps(value if seat.world.is_chief else None)
+                except Exception as error:  # whatever main raised belongs to the driver
+                    answer = pickle.dumps(Failure.of(error, rank, host))
         row = {"rank": rank, "answer": answer, "messages": json.dumps(sender.undelivered)}
         yield pa.RecordBatch.from_pylist([row], schema=_SCHEMA)
 
@@ -118,8 +174,20 @@ class _Task:
                 return main(seat.world)
         if seat.world.is_chief:
             messages.send("joined", backend=backend, size=seat.world.size, device=seat.device.type)
-        with collective.join(seat, backend) as joined:
+        with collective.environment(_backstop(self.stall_timeout)), collective.join(seat, backend) as joined:
             return main(joined)
+
+
+def _backstop(stall_timeout: float | None) -> dict[str, str]:
+    """Horovod's own limit for ranks that wait for one that does not come, in whole seconds, if there is to be one.
+
+    It is for runs whose pulses do not reach the driver. It counts from when the first rank began to wait and cannot
+    tell a stalled rank from a busy one, hence the factor. Below HOROVOD_STALL_CHECK_TIME_SECONDS (60 by default) Horovod
+    ignores it (horovod/common/stall_inspector.cc, CheckForStalledTensors).
+    """
+    if stall_timeout is None:
+        return {}
+    return {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(max(120, round(3 * stall_timeout)))}
 
 
 def take_seat(context: BarrierTaskContext, wanted: str) -> tuple[Seat, str]:

@@ -17,6 +17,7 @@ import cloudpickle
 
 from sparkdl import program
 from sparkdl.train import failure as failures
+from sparkdl.train import pulse
 from sparkdl.train.collective import horovod_variables, rendezvous
 from sparkdl.train.failure import Failure
 from sparkdl.train.world import World
@@ -55,7 +56,7 @@ def run_here(main: Callable[..., Any], kwargs: dict[str, Any], size: int) -> Any
 
 def _start(folder: str, world: World, meeting: tuple[str, int]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, folder, str(world.rank)],
+        [sys.executable, "-m", __name__, folder, str(world.rank), str(os.getpid())],
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
              **horovod_variables(world, _HOST, meeting)},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -89,7 +90,12 @@ def _answer(folder: str, rank: int) -> Any:
         return cloudpickle.load(file)
 
 
-def _be_rank(folder: str, rank: str) -> None:
+def _be_rank(folder: str, rank: str, parent: str) -> None:
+    with pulse.beating(int(rank), _HOST, parent=int(parent)):
+        _run(folder, rank)
+
+
+def _run(folder: str, rank: str) -> None:
     import horovod.torch as hvd
 
     with open(os.path.join(folder, "job"), "rb") as file:

@@ -2,7 +2,8 @@
 
 The driver listens on the address executors reach it at already. Whoever connects must answer a random challenge with
 the HMAC of a secret made for this one launch, so the secret itself never goes over the wire, and nothing that arrives
-is ever unpickled. A rank that cannot connect keeps its messages; they come back with its result.
+is ever unpickled. A rank that cannot connect keeps its messages; they come back with its result. Pulses are worth
+nothing later and are not kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ Handler = Callable[[Message], None]
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 3.0
 _DRAIN_S = 1.0
+_LEAVE_S = 8.0  # Spark ends the tasks of a failed job within about 4 s: it asks, waits for 2 s twice, and kills
 _KEPT = 10_000
 
 
@@ -77,17 +79,22 @@ def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
     with Server((host, 0), Connection) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sparkdl-messages", daemon=True)
         thread.start()
+        patience = _DRAIN_S
         try:
             yield Mailbox(host, server.server_address[1], secret)
+        except Exception:
+            patience = _LEAVE_S  # so that no rank of this launch is left when the next one begins
+            raise
         finally:
             server.shutdown()
             thread.join()
-            _drain(connections)
+            server.server_close()
+            _drain(connections, patience)
 
 
-def _drain(connections: list[tuple[threading.Thread, socket.socket]]) -> None:
+def _drain(connections: list[tuple[threading.Thread, socket.socket]], seconds: float) -> None:
     """Wait for what was sent already; a rank that keeps its connection open is cut off."""
-    deadline = time.monotonic() + _DRAIN_S
+    deadline = time.monotonic() + seconds
     for thread, connection in connections:
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
@@ -103,29 +110,49 @@ class Sender:
         self.undelivered: list[Message] = []
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._mailbox: Mailbox | None = None  # None as long as the driver could not be reached
         if mailbox is None:
             return
         try:
-            connection = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
-            challenge = connection.makefile("rb").readline().strip().decode()
-            connection.sendall(_answer(mailbox.secret, challenge) + b"\n")
-            self._socket = connection
+            self._socket = _connection(mailbox)
+            self._mailbox = mailbox
         except OSError as error:
             logger.warning("no live messages: the driver at %s cannot be reached: %s", mailbox.host, error)
+
+    def beat(self, **content: Any) -> None:
+        """Send a pulse if that is possible, over a new connection if the last one broke.
+
+        Raises ConnectionRefusedError if the driver, which could be reached once, listens no more.
+        """
+        if self._socket is None and self._mailbox is not None:
+            try:
+                connection = _connection(self._mailbox)
+            except ConnectionRefusedError:
+                raise
+            except OSError:
+                return  # the network is down; the next pulse tries again
+            with self._lock:
+                self._socket = connection
+        self._deliver(json.dumps({"kind": "pulse", **content}))
 
     def send(self, kind: str, **content: Any) -> None:
         """Send one message; never raises, never waits longer than the connection's timeout."""
         line = json.dumps({"kind": kind, **content}, default=str)
+        if not self._deliver(line) and len(self.undelivered) < _KEPT:
+            self.undelivered.append(json.loads(line))
+
+    def _deliver(self, line: str) -> bool:
         with self._lock:
-            if self._socket is not None:
-                try:
-                    self._socket.sendall(line.encode() + b"\n")
-                    return
-                except OSError as error:
-                    logger.warning("the connection to the driver broke: %s", error)
-                    self._socket = None
-            if len(self.undelivered) < _KEPT:
-                self.undelivered.append(json.loads(line))
+            if self._socket is None:
+                return False
+            try:
+                self._socket.sendall(line.encode() + b"\n")
+            except OSError as error:  # half a line may have gone: this connection is of no more use
+                logger.warning("the connection to the driver broke: %s", error)
+                self._socket.close()
+                self._socket = None
+                return False
+            return True
 
     def close(self) -> None:
         """End the connection; what was sent still arrives."""
@@ -133,6 +160,17 @@ class Sender:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
+
+
+def _connection(mailbox: Mailbox) -> socket.socket:
+    connection = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
+    try:
+        challenge = connection.makefile("rb").readline().strip().decode()
+        connection.sendall(_answer(mailbox.secret, challenge) + b"\n")
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 _current: Sender | None = None
@@ -154,6 +192,12 @@ def send(kind: str, **content: Any) -> None:
     """Send a message from a rank; does nothing outside one."""
     if _current is not None:
         _current.send(kind, **content)
+
+
+def beat(**content: Any) -> None:
+    """Send a pulse from a rank, as Sender.beat does; does nothing outside one."""
+    if _current is not None:
+        _current.beat(**content)
 
 
 def log_to_driver(message: str) -> None:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from sparkdl.errors import DataError, NonFiniteLossError, RankFailedError, SparkdlError
-from sparkdl.train.failure import Failure, first, is_echo
+from sparkdl.train.failure import Failure, Loss, first, is_echo, loss_in
 
 
 class HorovodInternalError(RuntimeError):
@@ -45,6 +45,8 @@ def test_without_failures_there_is_none():
     [
         (HorovodInternalError("x"), True),
         (RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1"), True),
+        (RuntimeError("[/gloo/rendezvous/context.cc:1] Gloo connectFullMesh failed with …"), True),
+        (RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ConnectionError("gloo connection"), False),  # the user's own
         (ValueError("HorovodInternalError"), False),
@@ -102,3 +104,41 @@ def test_an_error_that_cannot_be_pickled_is_told_by_its_traceback():
 
 def test_a_subclass_of_ours_comes_back():
     assert type(caught(MineError("x", why=3)).exception()) is MineError
+
+
+ABORTED = "Job aborted due to stage failure: Could not recover from a failed barrier ResultStage. Most recent failure reason: "
+FAILED = ABORTED + "Stage failed because barrier task ResultTask(3, 1) finished unsuccessfully.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "loss"),
+    [
+        (  # seen on Spark 4.3.0 and 3.5.9
+            FAILED + "org.apache.spark.SparkException: Python worker exited unexpectedly (crashed). Consider setting …\n"
+            "\tat org.apache.spark.api.python.BasePythonRunner.…\nCaused by: java.io.EOFException\n\t... 21 more\n",
+            Loss(1, "its Python worker process exited unexpectedly (killed, out of memory, or crashed)"),
+        ),
+        (
+            FAILED + "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: Command exited "
+            "with code 137\nDriver stacktrace:",
+            Loss(1, "executor 1 is lost: Command exited with code 137"),
+        ),
+        (
+            FAILED + "ExecutorLostFailure (executor 7 exited unrelated to the running tasks) Reason: worker lost",
+            Loss(1, "executor 7 is lost: worker lost"),
+        ),
+        (FAILED + "java.net.SocketException: Connection reset\n\tat x", Loss(1, "java.net.SocketException: Connection reset")),
+        (ABORTED + "something new", Loss(None, ABORTED.removeprefix("Job aborted due to stage failure: ") + "something new")),
+        (  # SystemExit in a rank
+            FAILED + "org.apache.spark.api.python.PythonException: [PYTHON_EXCEPTION] An exception was thrown from the "
+            'Python worker: Traceback (most recent call last):\n  File "x"\nSystemExit: enough',
+            None,
+        ),
+        ("Job aborted due to stage failure: Job 3 cancelled part of cancelled job tags", None),
+        ("[CANCELLED] Job 3 cancelled because SparkContext was shut down", None),
+        ("An error occurred while trying to connect to the Java server (127.0.0.1:4000)", None),  # the driver itself
+        ("", None),
+    ],
+)  # fmt: skip
+def test_what_spark_says_of_a_lost_rank(text, loss):
+    assert loss_in(text) == loss

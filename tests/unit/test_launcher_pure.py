@@ -1,11 +1,14 @@
 """What the launcher decides before and without Spark: slots, backend, addresses, what a rank's environment says."""
 
+import logging
 import os
+import threading
 
 import pytest
 import torch
 
 from sparkdl.errors import LaunchError
+from sparkdl.session import Gate
 from sparkdl.system import slots_of_master
 from sparkdl.train.collective import (
     Seat,
@@ -15,7 +18,7 @@ from sparkdl.train.collective import (
     horovod_variables,
     interface_of,
 )
-from sparkdl.train.launcher import _first_lines
+from sparkdl.train.launcher import _backstop, _first_lines
 from sparkdl.train.world import World
 
 
@@ -118,3 +121,89 @@ def test_spark_s_message_is_shown_without_the_jvm_s_stack():
     lines = _first_lines(error).splitlines()
     assert lines[:2] == ["Job aborted", "Caused by: x"]
     assert len(lines) == 20
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(600.0, "1800"), (3.0, "120"), (0.5, "120")])
+def test_horovod_s_own_limit_is_a_backstop(limit, seconds):
+    assert _backstop(limit) == {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": seconds}
+    assert _backstop(None) == {}
+
+
+class Crowd:
+    """Launches that stay in a gate until they are let go, each in a thread."""
+
+    def __init__(self, slots):
+        self.gate, self.slots = Gate(), slots
+        self.inside, self.came = [], threading.Condition()
+        self.threads, self.leave = {}, {}
+
+    def send(self, name, ranks):
+        self.leave[name] = threading.Event()
+
+        def launch():
+            with self.gate.entered(ranks, lambda: self.slots):
+                with self.came:
+                    self.inside.append(name)
+                    self.came.notify_all()
+                self.leave[name].wait()
+
+        self.threads[name] = threading.Thread(target=launch, daemon=True)
+        waiting = len(self.gate._waiting)
+        self.threads[name].start()
+        while self.threads[name].is_alive() and name not in self.inside and len(self.gate._waiting) == waiting:
+            pass  # until it is in or stands in the queue
+
+    def let_go(self, name):
+        self.leave[name].set()
+        self.threads[name].join()
+
+    def wait_for(self, *names):
+        with self.came:
+            assert self.came.wait_for(lambda: self.inside == list(names), timeout=10), self.inside
+
+
+def test_launches_go_in_as_long_as_all_have_slots_and_in_the_order_they_came(caplog):
+    crowd = Crowd(4)
+    with caplog.at_level(logging.WARNING):
+        for name, ranks in [("a", 2), ("b", 2), ("c", 3), ("d", 1)]:
+            crowd.send(name, ranks)
+        crowd.wait_for("a", "b")
+        crowd.let_go("a")
+        crowd.wait_for("a", "b")  # c does not fit beside b, and d does not pass it by
+        crowd.let_go("b")
+        crowd.wait_for("a", "b", "c", "d")
+    assert caplog.messages.count("a launch of 3 ranks waits: launches before it use 4 slots") == 1
+    for name in ("c", "d"):
+        crowd.let_go(name)
+    assert crowd.gate._in_use == 0
+
+
+@pytest.mark.parametrize("slots", [None, 0, 2])
+def test_a_launch_alone_always_goes_in_and_where_slots_are_unknown_one_at_a_time(slots):
+    crowd = Crowd(slots)
+    crowd.send("a", 2)
+    crowd.send("b", 2)
+    crowd.wait_for("a")
+    crowd.let_go("a")
+    crowd.wait_for("a", "b")
+    crowd.let_go("b")
+
+
+def test_a_launch_that_fails_leaves_the_gate():
+    gate = Gate()
+    with pytest.raises(KeyError), gate.entered(2, lambda: 2):
+        raise KeyError
+    with gate.entered(2, lambda: 2):
+        pass
+
+
+def test_who_is_interrupted_while_it_waits_leaves_the_queue():
+    gate = Gate()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with gate.entered(2, lambda: 2):
+        with pytest.raises(KeyboardInterrupt), gate.entered(1, interrupted):
+            pass
+        assert not gate._waiting

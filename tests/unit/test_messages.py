@@ -240,3 +240,34 @@ def test_in_a_rank_logs_and_printed_lines_go_to_the_driver(inbox, capsys):
     assert capsys.readouterr().out == "one\ntwo\nhalf a line\n10%\r20%\r30%\n"
     log_to_driver("after")
     assert capsys.readouterr().out == "after\n"
+
+
+def test_a_pulse_that_cannot_be_sent_is_not_kept_and_other_messages_are():
+    with listening(HOST, lambda message: None) as mailbox:
+        sender = Sender(mailbox)
+    for _ in range(3):  # the first may go into a connection whose other end has just gone
+        with contextlib.suppress(ConnectionRefusedError):
+            sender.beat(rank=0)
+    with pytest.raises(ConnectionRefusedError):
+        sender.beat(rank=0)
+    sender.send("log", text="a")
+    assert sender.undelivered == [{"kind": "log", "text": "a"}]
+    sender.close()
+
+
+def test_a_pulse_without_a_driver_that_was_ever_reached_tries_nothing():
+    with contextlib.closing(socket.create_server((HOST, 0))) as other:
+        nobody = Mailbox(HOST, other.getsockname()[1], b"x" * 32)
+    sender = Sender(nobody)
+    sender.beat(rank=0)
+    assert sender.undelivered == []
+
+
+def test_a_failed_launch_waits_for_its_ranks_to_leave():
+    arrived = []
+    with pytest.raises(KeyError), listening(HOST, arrived.append) as mailbox:  # noqa: PT012
+        sender = Sender(mailbox)
+        leaving = threading.Timer(messages._DRAIN_S + 0.5, lambda: (sender.send("log", text="last"), sender.close()))
+        leaving.start()
+        raise KeyError
+    assert arrived == [{"kind": "log", "text": "last"}]
