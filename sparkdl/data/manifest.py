@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from sparkdl import store
 from sparkdl.errors import DataError, InvalidParamError, SignatureError, StoreError
 from sparkdl.signature import FLOATS, Signature, TensorSpec, stack_scalars
@@ -16,6 +18,7 @@ from sparkdl.signature import FLOATS, Signature, TensorSpec, stack_scalars
 MANIFEST = "manifest.json"
 KIND = "sparkdl dataset"
 FORMAT = 1
+PAGE_CHECKSUMS = int(pa.__version__.split(".")[0]) >= 15  # older ones neither write nor verify them
 LABEL, WEIGHT = "__label__", "__weight__"
 
 

@@ -53,11 +53,34 @@ def rows_per_rank(rows: int, ranks: int) -> list[int]:
     return [stop - start for start, stop in (even_split(rows, ranks, rank) for rank in range(ranks))]
 
 
-def steps_per_epoch(rows: int, ranks: int, batch_size: int) -> int:
-    """Steps every rank takes in an epoch, the same on all: as many as the largest shard needs."""
-    return -(-max(rows_per_rank(rows, ranks)) // batch_size)
+def steps_per_epoch(rows: int, ranks: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """Steps every rank takes in an epoch, the same on all.
+
+    As many as the largest shard needs; or with ``drop_last`` as many full batches as the smallest shard has, which is
+    ``rows // (ranks * batch_size)`` and leaves out ``rows % (ranks * batch_size)`` rows, at most ``batch_size`` a rank.
+    """
+    sizes = rows_per_rank(rows, ranks)
+    return min(sizes) // batch_size if drop_last else -(-max(sizes) // batch_size)
 
 
-def rows_in_step(rows: int, ranks: int, batch_size: int, step: int) -> list[int]:
-    """Rows each rank has in ``step``: ``batch_size``, but for the last step, where it may be fewer, or none."""
+def rows_in_step(rows: int, ranks: int, batch_size: int, step: int, *, drop_last: bool = False) -> list[int]:
+    """Rows each rank has in ``step``: ``batch_size``, but for the last step, where it may be fewer, or none; with
+    ``drop_last`` ``batch_size`` in every step. Beyond the last step nobody has any."""
+    if drop_last:
+        return [batch_size * (step < steps_per_epoch(rows, ranks, batch_size, drop_last=True))] * ranks
     return [max(0, min(batch_size, n - step * batch_size)) for n in rows_per_rank(rows, ranks)]
+
+
+def pool_sizes(rows: int, batch_size: int, most: int) -> list[int]:
+    """How many rows a reader holds at a time: whole batches in each pool but the last, ``most`` (a multiple) at most.
+
+    The first pool is an eighth of ``most`` and each next one twice as large up to ``most``, since the first has to be
+    full before the epoch starts, and each later one fills while the one before is dealt out.
+    """
+    sizes: list[int] = []
+    size = max(1, most // batch_size // 8) * batch_size
+    while rows > 0:
+        sizes.append(min(size, rows))
+        rows -= sizes[-1]
+        size = min(2 * size, most)
+    return sizes

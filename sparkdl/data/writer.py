@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparkdl import columns, store
-from sparkdl.data.manifest import LabelFacts, Layout, merged
+from sparkdl.data.manifest import PAGE_CHECKSUMS, LabelFacts, Layout, merged
 from sparkdl.errors import DataError, StoreError
 from sparkdl.signature import TensorSpec
 
@@ -67,7 +67,7 @@ class PartFile:
             self.stream = store.open_output(store.join(self.uri, self.path))
             self.writer = pq.ParquetWriter(
                 self.stream, self.schema, compression="lz4", use_dictionary=False, write_statistics=False,
-                write_page_checksum=True,
+                **({"write_page_checksum": True} if PAGE_CHECKSUMS else {}),
             )  # fmt: skip
         table = pa.Table.from_batches(self.held, self.schema)
         self.writer.write_table(table, row_group_size=len(table))

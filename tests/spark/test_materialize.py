@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from pyspark.sql import functions as sf
 
 from sparkdl.data.manifest import Dataset, Layout
 from sparkdl.data.materialize import write
 from sparkdl.data.reader import ArrowReader
-from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, SignatureError, StoreError
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.train.world import World
 

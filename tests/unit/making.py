@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sparkdl.columns import flat
 from sparkdl.data import writer
-from sparkdl.data.manifest import DataFile, Dataset, Layout
+from sparkdl.data.manifest import DataFile, Dataset, LabelFacts, Layout, merged
 from sparkdl.signature import Signature, TensorSpec
 
 ARRAY = "array<float>"
@@ -50,32 +50,36 @@ class Column:
         return [(row[self.index],) for row in self.rows[:count]]
 
 
-def dataset(folder, layout, *, width=3):
-    """Row i holds x = [i, i + .25, ...] (float32), key = i (int64) and the label i (float32).
+def dataset(folder, layout, *, width=3, weighted=False):
+    """Row i holds x = [i, i + .25, ...] (float32; the scalar i if width is None), key = i (int64), the label i
+    (float32) and, if asked for, the weight i / 8 (float32).
 
     layout: for each file the rows of its row groups.
     """
-    inputs = signature(spec("x", shape=(width,)), spec("key", "int64", type="long"))
-    label = spec("y", type="float")
-    files, first = [], 0
+    inputs = signature(spec("x", shape=() if width is None else (width,)), spec("key", "int64", type="long"))
+    told = Layout(inputs, spec("y", type="float"), spec("w", type="float") if weighted else None)
+    files, first, facts = [], 0, []
     for number, groups in enumerate(layout):
         with flushing_every_batch():
-            told = writer.write_partition(
-                str(folder), "data", number, Layout(inputs, label), batches(first, groups, width)
-            )
-        assert [file["row_groups"] for file in told["files"]] == [list(groups)]
-        (Path(folder) / told["files"][0]["path"]).rename(Path(folder) / f"part-{number}.parquet")
+            written = writer.write_partition(str(folder), "data", number, told, batches(first, groups, width))
+        assert [file["row_groups"] for file in written["files"]] == [list(groups)]
+        (Path(folder) / written["files"][0]["path"]).rename(Path(folder) / f"part-{number}.parquet")
         files.append(DataFile(f"part-{number}.parquet", tuple(groups)))
+        facts.append(LabelFacts(**written["facts"]))
         first += sum(groups)
-    return Dataset(str(folder), tuple(files), inputs, label)
+    return Dataset(str(folder), tuple(files), inputs, told.label, told.weight, label_facts=merged(facts))
 
 
-def batches(first, groups, width):
+def batches(first, groups, width=3):
     for rows in groups:
         number = np.arange(first, first + rows)
-        x = (number[:, None] + np.arange(width) / 4).astype(np.float32)
-        columns = [flat(x), pa.array(number), pa.array(number.astype(np.float32))]
-        yield pa.RecordBatch.from_arrays(columns, names=["x", "key", "y"])
+        x = number if width is None else number[:, None] + np.arange(width) / 4
+        columns = [
+            flat(x.astype(np.float32)),
+            pa.array(number),
+            *(pa.array(v.astype(np.float32)) for v in (number, number / 8)),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=["x", "key", "y", "w"])
         first += rows
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkdl.data.manifest import DataFile
-from sparkdl.data.shard import Fragment, even_split, rows_in_step, rows_per_rank, shard, steps_per_epoch
+from sparkdl.data.shard import Fragment, even_split, pool_sizes, rows_in_step, rows_per_rank, shard, steps_per_epoch
 from sparkdl.train.world import World
 
 
@@ -41,6 +41,39 @@ def test_even_split(rows, ranks, intervals):
 def test_steps(rows, ranks, batch_size, steps, rows_of_steps):
     assert steps_per_epoch(rows, ranks, batch_size) == steps
     assert [rows_in_step(rows, ranks, batch_size, step) for step in range(steps)] == rows_of_steps
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "batch_size", "steps", "left_out"),
+    [
+        (8, 2, 2, 2, 0),  # nothing to drop
+        (6, 2, 2, 1, 2),  # half a batch on each rank
+        (5, 2, 2, 1, 1),  # rank 1 has one more than a batch
+        (7, 2, 2, 1, 3),  # rank 1 has two full batches, rank 0 only one: neither takes the second
+        (3, 1, 10, 0, 3),  # not one full batch
+        (4, 3, 1, 1, 1),
+        (0, 2, 4, 0, 0),
+    ],
+)
+def test_steps_when_the_last_partial_batch_is_dropped(rows, ranks, batch_size, steps, left_out):
+    assert steps_per_epoch(rows, ranks, batch_size, drop_last=True) == steps
+    table = [rows_in_step(rows, ranks, batch_size, step, drop_last=True) for step in range(steps)]
+    assert table == [[batch_size] * ranks] * steps
+    assert rows - sum(map(sum, table)) == left_out
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "most", "sizes"),
+    [
+        (100, 1, 32, [4, 8, 16, 32, 32, 8]),
+        (100, 3, 24, [3, 6, 12, 24, 24, 24, 7]),  # whole batches but for the last
+        (5, 4, 4, [4, 1]),
+        (3, 4, 8, [3]),
+        (0, 4, 8, []),
+    ],
+)
+def test_pools_begin_small(rows, batch_size, most, sizes):
+    assert pool_sizes(rows, batch_size, most) == sizes
 
 
 def test_a_cut_may_go_through_a_row_group():
@@ -91,3 +124,14 @@ def test_rows_in_step_sum_to_all_rows_and_every_step_has_some(rows, ranks, batch
     assert all(any(row) and max(row) <= batch_size for row in table)
     assert all(row == [batch_size] * ranks for row in table[:-1])  # only the last is ragged
     assert rows_in_step(rows, ranks, batch_size, steps) == [0] * ranks
+
+
+@given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 40))
+def test_dropping_leaves_out_what_does_not_fill_a_step_of_all_ranks(rows, ranks, batch_size):
+    steps = steps_per_epoch(rows, ranks, batch_size, drop_last=True)
+    assert steps == rows // (ranks * batch_size)
+    left_out = [n - steps * batch_size for n in rows_per_rank(rows, ranks)]
+    assert sum(left_out) == rows % (ranks * batch_size)
+    assert all(0 <= n <= batch_size for n in left_out)
+    assert rows_in_step(rows, ranks, batch_size, steps, drop_last=True) == [0] * ranks
+    assert steps <= steps_per_epoch(rows, ranks, batch_size)
