@@ -12,6 +12,10 @@ import io
 import json
 import logging
 import math
+import os
+import re
+import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -221,3 +225,126 @@ def require(module: str, package: str, of: Logger) -> None:
             param="callbacks",
             value=name,
         )
+
+
+class MLflowLogger(Logger):
+    """A run of an MLflow experiment, by MLflow's own client: Params as its params, each figure as a metric with the
+    epoch as its step, seconds by phase too, and the model's bundle as its artifact ``bundle``.
+
+    experiment: its name, made if there is none; by default the one that MLflow has set, else ``Default``.
+    tracking_uri: by default MLflow's own. log_model: whether the bundle is kept. A fit that fails marks its run FAILED,
+    one that is interrupted KILLED; one with ``resume`` goes on in the last run of its ``checkpointDir``. run_ids: of the
+    fits so far. Raises InvalidParamError when it is made and mlflow is not installed.
+    """
+
+    def __init__(
+        self,
+        experiment: str | None = None,
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        log_model: bool = True,
+    ) -> None:
+        require("mlflow", "mlflow-skinny", self)
+        self.experiment, self.run_name, self.tracking_uri, self.log_model = (
+            experiment,
+            run_name,
+            tracking_uri,
+            log_model,
+        )
+        self.run_ids: list[str] = []
+
+    def for_fit(self) -> Logger:
+        """See Logger."""
+        return copy.copy(self)  # with the same list run_ids
+
+    def on_fit_start(self, settings: dict[str, Any]) -> None:
+        """Begin the run. Raises what MLflow raises if its server cannot be reached."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        self.client = MlflowClient(tracking_uri=self.tracking_uri)
+        self.unsent: dict[int, Entry] = {}
+        run = self._begin(settings)
+        self.run_id = run.info.run_id
+        self.run_ids.append(self.run_id)
+        history = self.client.get_metric_history(self.run_id, "loss") if run.data.metrics else []
+        self.epochs = {metric.step for metric in history}
+        params = [
+            Param(_mlflow_key(key), str(value)[:_MLFLOW_PARAM])
+            for key, value in _settings_apart(settings).items()
+            if _mlflow_key(key) not in run.data.params
+        ]
+        for start in range(0, len(params), _MLFLOW_BATCH):
+            self.client.log_batch(self.run_id, params=params[start : start + _MLFLOW_BATCH])
+
+    def on_epoch_end(self, entry: dict[str, Any]) -> None:
+        """Log an epoch, and those that could not be logged before; each once, though it may come again."""
+        self.unsent[entry["epoch"]] = entry
+        self._send()
+
+    def _send(self) -> None:
+        from mlflow.entities import Metric
+
+        for epoch in sorted(self.unsent.keys() - self.epochs):
+            now = int(time.time() * 1000)
+            row = flat(self.unsent[epoch])
+            metrics = [Metric(_mlflow_key(key), float(row[key]), now, epoch) for key in row if key != "epoch"]
+            self.client.log_batch(self.run_id, metrics=metrics)
+            self.epochs.add(epoch)
+        self.unsent.clear()
+
+    def on_fit_end(self, model: Any | None, error: BaseException | None) -> None:
+        """Keep the bundle, and end the run as the fit ended."""
+        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
+        try:
+            self._send()
+            if error is not None:
+                self.client.set_tag(self.run_id, "sparkdl.error", f"{type(error).__name__}: {error}"[:_MLFLOW_PARAM])
+            if model is not None and self.log_model:
+                with tempfile.TemporaryDirectory(prefix="sparkdl-mlflow-") as folder:
+                    model.bundle.save(os.path.join(folder, "bundle"))
+                    self.client.log_artifacts(self.run_id, os.path.join(folder, "bundle"), "bundle")
+        finally:
+            self.client.set_terminated(self.run_id, status)
+
+    def _begin(self, settings: Mapping[str, Any]) -> Any:
+        import sparkdl
+
+        experiment, place = self._experiment_id(), settings.get("checkpointDir")
+        tags = {"sparkdl.version": sparkdl.__version__}
+        if place:
+            tags["sparkdl.checkpointDir"] = str(place)
+        if place and settings.get("resume"):
+            quote = '"' if "'" in str(place) else "'"
+            wanted = f"tags.`sparkdl.checkpointDir` = {quote}{place}{quote}"
+            found = self.client.search_runs(
+                [experiment], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+            )
+            if found:
+                self.client.update_run(found[0].info.run_id, status="RUNNING")
+                return found[0]
+        return self.client.create_run(experiment, run_name=self.run_name, tags=tags)
+
+    def _experiment_id(self) -> str:
+        name = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        if not name:
+            return os.environ.get("MLFLOW_EXPERIMENT_ID", "0")  # mlflow.set_experiment sets it too
+        found = self.client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else self.client.create_experiment(name))
+
+
+_MLFLOW_BATCH = 100  # of params in a request, MLflow's limit
+_MLFLOW_PARAM = 500  # characters of a value, the limit of MLflow's older servers
+
+
+def _mlflow_key(key: str) -> str:
+    """A name in the characters that MLflow allows."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def _settings_apart(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those that are dictionaries, as ``optimizerParams``, a param a key: ``optimizerParams.momentum``."""
+    apart: dict[str, Any] = {}
+    for key, value in settings.items():
+        apart |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, Mapping) else {key: value}
+    return apart
