@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, TypeVar
@@ -12,10 +13,16 @@ from pyspark.ml.param.shared import HasFeaturesCol, HasInputCols, HasLabelCol, H
 
 from sparkdl.errors import InvalidParamError, did_you_mean
 from sparkdl.tasks import TASKS
+from sparkdl.train.callbacks import Callback
 from sparkdl.train.collective import BACKENDS
-from sparkdl.train.named import loss_named, optimizer_class
+from sparkdl.train.gradients import COMPRESSED
+from sparkdl.train.loggers import Logger
+from sparkdl.train.loop import SCALINGS
+from sparkdl.train.named import loss_named, optimizer_class, scheduler_class
+from sparkdl.train.step import PRECISIONS
 
 Converter = Callable[[Any], Any]
+READERS = ("arrow", "petastorm")
 P = TypeVar("P", bound=type[Params])
 
 
@@ -67,6 +74,94 @@ def text(name: str) -> Converter:
         return value
 
     return convert
+
+
+def number(name: str, at_least: float, below: float = math.inf) -> Converter:
+    """A number in ``[at_least, below)``."""
+
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real) or not at_least <= float(value) < below:
+            upper = "" if below == math.inf else f", and below {below:g}"
+            raise refuse(name, f"a number, at least {at_least:g}{upper}", value)
+        return float(value)
+
+    return convert
+
+
+def texts(name: str) -> Converter:
+    """Texts, or one."""
+
+    def convert(value: Any) -> list[str]:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)) or not all(isinstance(item, str) and item for item in given):
+            raise refuse(name, "a list of texts", value)
+        return list(given)
+
+    return convert
+
+
+def byte_size(name: str) -> Converter:
+    """A number of bytes, or a text such as Spark's ``512m`` and ``2g``."""
+
+    def convert(value: Any) -> int:
+        found = re.fullmatch(r"(\d+)\s*([kmgt]?)b?", str(value).strip().lower())
+        if isinstance(value, bool) or not found or not int(found[1]):
+            raise refuse(name, "a number of bytes, or a text such as '512m' or '2g'", value)
+        return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[found[2]]
+
+    return convert
+
+
+def how_often(name: str) -> Converter:
+    """A text such as ``1 epoch`` or ``500 steps``."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d* (epoch|step)s?", value):
+            raise refuse(name, "a text such as '1 epoch' or '500 steps'", value)
+        return value
+
+    return convert
+
+
+def groups(name: str) -> Converter:
+    """Parameter groups: dictionaries with ``params``, name patterns, and settings of the optimizer."""
+
+    def convert(value: Any) -> list[dict[str, Any]]:
+        good = isinstance(value, (list, tuple)) and all(
+            isinstance(group, Mapping) and group.get("params") and isinstance(group["params"], (str, list, tuple))
+            for group in value
+        )
+        if not good:
+            raise refuse(name, "a list of dictionaries such as {'params': 'head.*', 'lr': 0.01}", value)
+        return [dict(group) for group in value]
+
+    return convert
+
+
+def scheduler_like(value: Any) -> Any:
+    """A function of the optimizer, or the name of a scheduler that torch has."""
+    if isinstance(value, str):
+        scheduler_class(value)
+    elif not callable(value):
+        raise refuse("scheduler", "a name in torch.optim.lr_scheduler, or a function of the optimizer", value)
+    return value
+
+
+def callbacks_like(value: Any) -> list[Any]:
+    """Callbacks and Loggers."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (Callback, Logger)) for item in value):
+        raise refuse("callbacks", "a list of sparkdl.Callback and sparkdl.Logger objects", value)
+    return list(value)
+
+
+def metrics_like(value: Any) -> Any:
+    """Names, torchmetrics objects, or a dictionary of these; which names there are depends on the task."""
+    return value if isinstance(value, Mapping) else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def anything(value: Any) -> Any:
+    """What cannot be checked before fit."""
+    return value
 
 
 def flag(name: str) -> Converter:
@@ -190,11 +285,56 @@ class TorchEstimatorParams(ColumnParams, HasLabelCol):
     learningRate = _param("learningRate", "learning rate of a named optimizer", positive("learningRate"))
     task = _param("task", f"one of {TASKS} or None", one_of("task", (*TASKS, None)))
     shapes = _param("shapes", "shapes of one row, by column, where the type does not tell", shapes("shapes"))
+    initialWeights = _param("initialWeights", "a bundle, its URI, a TorchModel or a state_dict to start from", anything)
+    frozen = _param("frozen", "name patterns of parameters that are not trained", texts("frozen"))
+    parameterGroups = _param("parameterGroups", "settings of parameters by name pattern", groups("parameterGroups"))
+
+    weightCol = _param("weightCol", "column of each row's weight in the loss", text("weightCol"))
+    validationIndicatorCol = _param(
+        "validationIndicatorCol", "boolean column that tells validation rows", text("validationIndicatorCol")
+    )
+    validationFraction = _param(
+        "validationFraction", "share of rows kept for validation", number("validationFraction", 0.0, 1.0)
+    )
+    metrics = _param("metrics", "torchmetrics' metrics, or their names", metrics_like)
+    monitor = _param("monitor", "figure whose best epoch's weights are returned", text("monitor"))
+    patience = _param("patience", "epochs without a better one before training stops; 0: never", whole("patience", 0))
+    minDelta = _param("minDelta", "by how much a better epoch must be better", number("minDelta", 0.0))
+    callbacks = _param("callbacks", "sparkdl.Callback (on ranks) and sparkdl.Logger (on the driver)", callbacks_like)
+
     batchSize = _param("batchSize", "rows to a step on each rank", whole("batchSize", 1))
     epochs = _param("epochs", "how many times every row is seen", whole("epochs", 1))
+    dropLast = _param("dropLast", "leave out a last batch that is not whole", flag("dropLast"))
+    accumulationSteps = _param("accumulationSteps", "steps to an update of the weights", whole("accumulationSteps", 1))
+    clipNorm = _param("clipNorm", "largest norm of the gradient", positive("clipNorm"))
+    precision = _param("precision", f"of autocast, one of {PRECISIONS}", one_of("precision", PRECISIONS))
+    gradientCompression = _param(
+        "gradientCompression", "dtype in which gradients travel", one_of("gradientCompression", (*COMPRESSED, None))
+    )
+    compileModel = _param("compileModel", "run the model through torch.compile", flag("compileModel"))
+    syncBatchNorm = _param("syncBatchNorm", "batch norm over all ranks' rows", flag("syncBatchNorm"))
+    scheduler = _param("scheduler", "a name in torch.optim.lr_scheduler, or a function", scheduler_like)
+    schedulerParams = _param("schedulerParams", "arguments of a named scheduler", mapping("schedulerParams"))
+    schedulerInterval = _param(
+        "schedulerInterval", "when the scheduler is stepped", one_of("schedulerInterval", ("epoch", "step"))
+    )
+    learningRateScaling = _param(
+        "learningRateScaling", "the rate's factor by ranks", one_of("learningRateScaling", SCALINGS)
+    )
+
     numProc = _param("numProc", "ranks; 0 for one a task slot", whole("numProc", 0))
+    minProc = _param("minProc", "fewest ranks to go on with when slots are lost; 0: numProc", whole("minProc", 0))
+    maxRetries = _param("maxRetries", "times that lost ranks are started again", whole("maxRetries", 0))
+    stallTimeout = _param("stallTimeout", "seconds without progress before a rank is lost", positive("stallTimeout"))
+    checkpointDir = _param("checkpointDir", "where checkpoints are kept, for resume", text("checkpointDir"))
+    checkpointEvery = _param("checkpointEvery", "'1 epoch', '500 steps'", how_often("checkpointEvery"))
+    checkpointKeep = _param("checkpointKeep", "how many checkpoints are kept", whole("checkpointKeep", 1))
+    resume = _param("resume", "go on with the run in checkpointDir", flag("resume"))
+
+    reader = _param("reader", f"one of {READERS}", one_of("reader", READERS))
+    memoryBudget = _param("memoryBudget", "bytes of rows that a rank holds", byte_size("memoryBudget"))
     seed = _param("seed", "of the shuffling, the weights a function makes, and dropout", whole("seed", 0))
     storePath = _param("storePath", "a place that driver and executors can write", text("storePath"))
     collective = _param("collective", f"one of {BACKENDS}", one_of("collective", BACKENDS))
-    trusted = _param("trusted", "allow a model that torch.export cannot export, kept as code", flag("trusted"))
+    trusted = _param("trusted", "allow what means running stored code: see the docs of fit and load", flag("trusted"))
     verbose = _param("verbose", "show progress", flag("verbose"))

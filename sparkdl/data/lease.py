@@ -65,6 +65,14 @@ def is_abandoned(folder: str, now: float | None = None) -> bool:
     return latest is not None and (time.time() if now is None else now) - latest > FOREIGN_S
 
 
+def is_held(folder: str) -> bool:
+    """True when another process of this host owns the folder, and lives. Of one elsewhere nobody here can tell."""
+    here, owner = _this_process(), _owner(folder)
+    if owner is None or owner["place"] != here["place"] or owner["pid"] == here["pid"]:
+        return False
+    return _is_running(owner["pid"], owner["started"])
+
+
 def sweep(place: str, prefix: str) -> list[str]:
     """Delete the folders ``PREFIX-<32 hex digits>`` under ``place`` that are abandoned; the names of those deleted.
 

@@ -1,0 +1,253 @@
+"""What ``fit`` is given: a DataFrame, or training data that is at rest already; to the estimator they are alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from torch import Tensor, nn
+
+from sparkdl import columns, store, tasks
+from sparkdl.bundle import float_dtype
+from sparkdl.data.manifest import MANIFEST, Dataset, Layout
+from sparkdl.data.materialize import plain, write
+from sparkdl.data.petastorm import PetastormDataset, PetastormReader, converter_source
+from sparkdl.data.reader import ArrowReader
+from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SignatureError
+from sparkdl.signature import Signature, TensorSpec
+from sparkdl.train.world import World
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_SAMPLE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are what; inputs None: all of a dataset's, the ``features`` column of a DataFrame."""
+
+    inputs: list[str] | None
+    features: str
+    label: str
+    weight: str | None
+    indicator: str | None
+    fraction: float
+    shapes: dict[str, tuple[int, ...]]
+    seed: int
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A DataFrame, to be materialised."""
+
+    df: DataFrame
+    layout: Layout
+
+    @property
+    def signature(self) -> Signature:
+        """The model's inputs."""
+        return self.layout.signature
+
+    @property
+    def label(self) -> TensorSpec:
+        """As the loss gets it."""
+        return self.layout.label
+
+    @property
+    def has_validation(self) -> bool:
+        """True if some rows are for validation."""
+        return self.layout.splits
+
+    @property
+    def has_weights(self) -> bool:
+        """True if rows have weights."""
+        return self.layout.weight is not None
+
+    def example(self) -> list[Tensor] | None:
+        """The first rows as the model's arguments, at least three; None if they are bad, which materialising tells."""
+        inputs = self.signature.inputs
+        kinds = {c: kind for spec in inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
+        rows = self.df.select(*(plain(self.df, column, kind) for column, kind in kinds.items())).head(_SAMPLE_ROWS)
+        if not rows:
+            raise EmptyDatasetError()
+        rows = [rows[i % len(rows)] for i in range(max(len(rows), 3))]
+        try:
+            arrays = {name: pa.array([row[i] for row in rows]) for i, name in enumerate(kinds)}
+            return [columns.as_tensor(columns.to_numpy(arrays, spec)) for spec in inputs]
+        except (DataError, pa.ArrowInvalid):
+            return None
+
+    def dataset(self, uri: str, *, classes: int | None, digest: bool) -> Dataset:
+        """Written to ``uri``. Raises DataError for a bad row."""
+        return write(self.df, uri, replace(self.layout, classes=classes), digest=digest)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A dataset that is at rest already, and stays where it is."""
+
+    data: Dataset | PetastormDataset
+
+    @property
+    def signature(self) -> Signature:
+        """The model's inputs."""
+        return self.data.signature
+
+    @property
+    def label(self) -> TensorSpec:
+        """As the loss gets it."""
+        return self.data.label
+
+    @property
+    def has_validation(self) -> bool:
+        """True if some rows are for validation."""
+        return isinstance(self.data, Dataset) and bool(self.data.validation_files)
+
+    @property
+    def has_weights(self) -> bool:
+        """True if rows have weights."""
+        return self.data.weight is not None
+
+    def example(self) -> list[Tensor] | None:
+        """See Frame."""
+        reader = ArrowReader if isinstance(self.data, Dataset) else PetastormReader
+        batch = next(iter(reader(self.data, World(), batch_size=_SAMPLE_ROWS, seed=0).scan()))  # type: ignore[arg-type]
+        rows = [i % batch.rows for i in range(max(batch.rows, 3))]
+        return [tensor[rows] for tensor in batch.inputs]
+
+    def dataset(self, uri: str, *, classes: int | None, digest: bool) -> Dataset | PetastormDataset:
+        """The dataset itself. Raises DataError if its labels are no class numbers."""
+        if classes is not None and isinstance(self.data, Dataset):
+            self.data.check_classes(classes)
+        return self.data
+
+
+def source_of(given: Any, names: Columns, module: nn.Module, task: str | None, spark: SparkSession) -> Frame | Stored:
+    """What ``fit`` was given, laid out for ``module``. Raises what is wrong with the columns."""
+    cache = converter_source(given)
+    if cache is not None:
+        return _frame(spark.read.parquet(cache.uri), names, module, task)
+    if isinstance(given, str):
+        given = _opened(given, names)
+    if isinstance(given, (Dataset, PetastormDataset)):
+        return _stored(given, names, module, task)
+    if not hasattr(given, "sparkSession"):
+        raise InvalidParamError(
+            "fit takes a DataFrame, a sparkdl.Dataset or the URI of one, a Petastorm dataset's URI, or what Petastorm's "
+            f"make_spark_converter gave (got {type(given).__name__})",
+            param="dataset",
+            value=given,
+        )
+    return _frame(given, names, module, task)
+
+
+def _opened(uri: str, names: Columns) -> Dataset | PetastormDataset:
+    if store.exists(store.join(uri, MANIFEST)) or not store.exists(store.join(uri, "_common_metadata")):
+        return Dataset.load(uri)
+    inputs = names.inputs or [names.features]
+    return PetastormDataset.open(
+        uri, inputCols=inputs, labelCol=names.label, weightCol=names.weight, trusted=names.trusted
+    )
+
+
+def _frame(df: DataFrame, names: Columns, module: nn.Module, task: str | None) -> Frame:
+    inputs, floats = names.inputs or [names.features], float_dtype(module)
+    if df.isStreaming:
+        raise SignatureError(
+            "fit takes a batch DataFrame, and this one is a stream; write it to a table and fit on that",
+            column=None,
+            expected="batch",
+            got="stream",
+        )
+    for name in names.shapes:
+        if name not in (*inputs, names.label):
+            raise ColumnNotFoundError(name, [*inputs, names.label], role="in shapes, column")
+    shapes = {name: shape for name, shape in names.shapes.items() if name in inputs}
+    signature = Signature.from_dataframe(df, inputs, shapes=shapes, stack=stack(module, inputs))
+    label = _label(df, names.label, {key: shape for key, shape in names.shapes.items() if key == names.label})
+    layout = Layout(
+        signature.with_float_dtype(floats),
+        replace(label, dtype=tasks.label_dtype(task, label.dtype, floats)),
+        weight=_weight(df, names.weight, floats) if names.weight else None,
+        indicator=names.indicator,
+        fraction=names.fraction,
+        seed=names.seed,
+    )
+    return Frame(df, layout)
+
+
+def _stored(given: Dataset | PetastormDataset, names: Columns, module: nn.Module, task: str | None) -> Stored:
+    if names.indicator is not None or names.fraction:
+        param = "validationIndicatorCol" if names.indicator is not None else "validationFraction"
+        raise InvalidParamError(
+            f"{param!r} is for a DataFrame: which rows of a dataset are for validation is decided when it is written "
+            "(sparkdl.materialize)",
+            param=param,
+            value=names.indicator or names.fraction,
+        )
+    if names.weight is not None and (given.weight is None or names.weight not in given.weight.columns):
+        raise InvalidParamError(
+            f"'weightCol' {names.weight!r} is not in the dataset {given.uri}; its weights are "
+            f"{given.weight.columns[0] if given.weight else None}; write it with weightCol (sparkdl.materialize)",
+            param="weightCol",
+            value=names.weight,
+        )
+    if names.inputs is not None:
+        by_name = {spec.name: spec for spec in given.signature.inputs}
+        for name in names.inputs:
+            if name not in by_name:
+                raise ColumnNotFoundError(name, by_name, role="input column")
+        given = replace(given, signature=Signature(tuple(by_name[name] for name in names.inputs)))
+    stacked = stack(module, [spec.name for spec in given.signature.inputs])
+    given = given.stacked(stacked) if stacked else given
+    floats = float_dtype(module)
+    return Stored(given.cast(floats, tasks.label_dtype(task, given.label.dtype, floats)))
+
+
+def stack(module: nn.Module, names: Sequence[str]) -> str | None:
+    """A name for all columns in one tensor if ``forward`` takes one argument, None if it takes one a column."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if len(names) == 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    if len(required) <= len(names) <= len(positional):
+        return None
+    if len(required) <= 1:
+        return "features"
+    raise SignatureError(
+        f"the model's forward takes {[p.name for p in positional]}, inputCols gives {list(names)}: name one column an "
+        "argument, or let forward take one argument to get scalar columns stacked",
+        column=None,
+        expected=[p.name for p in positional],
+        got=list(names),
+    )
+
+
+def _label(df: DataFrame, name: str, shapes: dict[str, tuple[int, ...]]) -> TensorSpec:
+    kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
+    if kinds.get(name) in ("string", "binary"):
+        raise SignatureError(
+            f"label column {name!r} is {kinds[name]}; turn it into numbers first, by pyspark.ml's StringIndexer",
+            column=name,
+            expected="numbers",
+            got=kinds[name],
+        )
+    return Signature.from_dataframe(df, [name], shapes=shapes).inputs[0]
+
+
+def _weight(df: DataFrame, name: str, floats: str | None) -> TensorSpec:
+    spec = Signature.from_dataframe(df, [name]).inputs[0]
+    if spec.shape or spec.types[0] in ("string", "binary"):
+        raise SignatureError(
+            f"weight column {name!r} is {spec.types[0]}; a weight is one number a row",
+            column=name,
+            expected="a number",
+            got=spec.types[0],
+        )
+    return replace(spec, dtype="float64" if floats == "float64" else "float32")
