@@ -107,16 +107,17 @@ class _FileLogger(Logger):
     def on_fit_start(self, settings: dict[str, Any]) -> None:
         """Raises StoreError if the file cannot be written."""
         found = settings.get("resume") and store.exists(self.uri)
-        self.rows = self._read(store.read_bytes(self.uri).decode()) if found else []
+        rows = self._read(store.read_bytes(self.uri).decode()) if found else []
+        self.rows = {int(row["epoch"]): row for row in rows}
         self._save()
 
     def on_epoch_end(self, entry: dict[str, Any]) -> None:
         """See Logger."""
-        self.rows = [row for row in self.rows if int(row["epoch"]) < entry["epoch"]] + [entry]
+        self.rows[entry["epoch"]] = entry
         self._save()
 
     def _save(self) -> None:
-        store.write_bytes(self.uri, self._written(self.rows).encode())
+        store.write_bytes(self.uri, self._written([self.rows[epoch] for epoch in sorted(self.rows)]).encode())
 
     def _read(self, text: str) -> list[Entry]:
         raise NotImplementedError
@@ -168,6 +169,7 @@ class TensorBoardLogger(Logger):
     """The history as TensorBoard shows it, under ``log_dir``, which ``torch.utils.tensorboard`` writes.
 
     ``loss/train`` and ``loss/validation`` share a chart, as each metric's two figures do; ``seconds/…`` has the phases.
+    No epoch is in it twice; a fit with ``resume`` goes on in the directory.
     Raises InvalidParamError when it is made and tensorboard is not installed.
     """
 
@@ -181,16 +183,20 @@ class TensorBoardLogger(Logger):
 
     def on_fit_start(self, settings: dict[str, Any]) -> None:
         """See Logger."""
-        self.resumed, self.writer, self.epoch = bool(settings.get("resume")), self._open(None), -1
+        self.writer, self.epochs = self._open(None), set[int]()
+        self.first = None if settings.get("resume") else 0  # the epoch that a resumed fit begins with
         self.writer.add_text("settings", "\n".join(f"- {key}: `{value}`" for key, value in settings.items()))
 
     def on_epoch_end(self, entry: dict[str, Any]) -> None:
         """See Logger."""
         epoch = entry["epoch"]
-        if epoch <= self.epoch or (self.resumed and self.epoch < 0):  # what was written of it before does not count
+        if self.first is None:  # what the fit before wrote of it and of later ones does not count
+            self.first = epoch
             self.writer.close()
             self.writer = self._open(epoch)
-        self.epoch = epoch
+        if epoch in self.epochs or epoch < self.first:
+            return
+        self.epochs.add(epoch)
         for key, value in entry.items():
             if key == "phases":
                 for phase, seconds in value.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from typing import Any
-
-from tqdm import tqdm
 
 from sparkdl.train import messages
 
 _EVERY_S = 0.1
+_NO_FIGURES = ("kind", "event", "epoch", "lr", "rows", "seconds", "phases")
+_MOST_FIGURES = 8
 
 
 class Report:
@@ -29,11 +30,15 @@ class Report:
 
 
 class FitProgress:
-    """The driver's side: a handler of messages that draws the bar."""
+    """The driver's side: a handler of messages that draws one bar over all epochs, and writes a line an epoch.
+
+    In a notebook it is tqdm's widget, or text where ipywidgets is not installed; in a log there are the lines alone.
+    """
 
     def __init__(self, epochs: int, rows: int) -> None:
         self.epochs, self.rows = epochs, rows
-        self.bar = tqdm(
+        self.begins = True  # a launch, with what is now its first message
+        self.bar = _tqdm()(
             total=epochs * rows,
             unit=" rows",
             unit_scale=True,
@@ -45,21 +50,22 @@ class FitProgress:
         )
 
     def __call__(self, message: dict[str, Any]) -> None:
-        """Show one message."""
+        """Show one message; kinds it does not know are for others."""
         kind = message["kind"]
         if kind == "log":
             self._write(message["text"])
         elif kind == "joined":
             how = {"horovod": "Horovod", "torch": "torch.distributed"}[message["backend"]]
             self._write(f"{message['size']} ranks, {how}, {message['device']}")
-        elif message["event"] == "epoch":
+        elif kind == "retry":
+            self.begins = True
+            self._write("retry {attempt} of {of} with {ranks} ranks: {reason}".format(**message))
+        elif kind == "progress" and message["event"] == "epoch":
             self._move((message["epoch"] + 1) * self.rows)
-            told = {key: message[key] for key in message if key not in ("kind", "event", "epoch", "seconds", "rows")}
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
-            speed = message["rows"] / max(message["seconds"], 1e-9)
-            self._write(f"epoch {message['epoch'] + 1}/{self.epochs}  {figures}  {speed:,.0f} rows/s")
-        else:
+            self._write(_epoch_line(message, self.epochs))
+        elif kind == "progress":
             self._move(message["epoch"] * self.rows + message["rows"])
+            self.bar.set_description_str(f"epoch {message['epoch'] + 1}/{self.epochs}", refresh=False)
             self.bar.set_postfix_str(f"loss {message['loss']:.4f}", refresh=False)
 
     def close(self) -> None:
@@ -67,6 +73,10 @@ class FitProgress:
         self.bar.close()
 
     def _move(self, rows: int) -> None:
+        if self.begins and not self.bar.disable:
+            self.bar.reset()  # a fit that resumes, or ranks started again: the rate is that of the rows from here on
+            self.bar.initial = self.bar.n = self.bar.last_print_n = rows
+        self.begins = False
         self.bar.update(rows - self.bar.n)
 
     def _write(self, text: str) -> None:
@@ -74,6 +84,27 @@ class FitProgress:
             print(text, flush=True)
         else:
             self.bar.write(text)
+
+
+def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
+    """``epoch 1/5  loss 0.3012  accuracy 0.9010  val_loss 0.3144  52,000 rows/s``; of many figures the first."""
+    figures = [
+        f"{name} {value:.4f}"
+        for name, value in entry.items()
+        if name not in _NO_FIGURES and isinstance(value, (int, float))
+    ]
+    more = ["…"] if len(figures) > _MOST_FIGURES else []
+    speed = entry["rows"] / max(entry["seconds"], 1e-9)
+    told = [f"epoch {entry['epoch'] + 1}/{epochs}", *figures[:_MOST_FIGURES], *more, f"{speed:,.0f} rows/s"]
+    return "  ".join(told)
+
+
+def _tqdm() -> Any:
+    """tqdm as it suits where we are; imported late, since ranks import this module too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is missing, where text will do
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def _shows_a_bar() -> bool:
