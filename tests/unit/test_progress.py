@@ -112,7 +112,7 @@ NOTEBOOK = """
 import sys, types
 class Shell:
     config = {"IPKernelApp": {}}
-for name, content in {"IPython": {"get_ipython": Shell}, "ipykernel": {}}.items():
+for name, content in {"IPython": {"get_ipython": Shell}, "ipykernel": {}, "ipykernel.zmqshell": {}}.items():
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(content)
 sys.modules["ipywidgets"] = None  # is not installed
