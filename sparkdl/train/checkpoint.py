@@ -190,21 +190,24 @@ def read_manifest(folder: str) -> Saved:
 
 def check_identity(found: Mapping[str, Any], ours: Mapping[str, Any], uri: str) -> None:
     """Raise CheckpointError naming the first thing in which a checkpoint is not of the run that wants to take it up."""
-    for key, value in ours.items():
-        if found.get(key) != value:
-            raise CheckpointError(
-                f"the checkpoints at {uri} are of another run: {key} was {_short(found.get(key))}, and is "
-                f"{_short(value)} now; fit with what it was, or without resume to start anew",
-                uri=uri,
-                what=key,
-                expected=found.get(key),
-                got=value,
-            )
+    for what, then, now in _differences(found, ours):
+        raise CheckpointError(
+            f"the checkpoints at {uri} are of another run: {what} was {then!r}, and is {now!r} now; fit with what it "
+            "was, or without resume to start anew",
+            uri=uri,
+            what=what,
+            expected=then,
+            got=now,
+        )
 
 
-def _short(value: Any, limit: int = 300) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= limit else text[:limit] + "…"
+def _differences(found: Mapping[str, Any], ours: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key in [*ours, *(key for key in found if key not in ours)]:
+        then, now = found.get(key), ours.get(key)
+        if isinstance(then, Mapping) and isinstance(now, Mapping):
+            yield from _differences(then, now, f"{within}{key} ")
+        elif then != now:
+            yield f"{within}{key}", then, now
 
 
 def _rank_file(rank: int) -> str:
