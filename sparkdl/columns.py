@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from sparkdl.errors import DataError
 from sparkdl.signature import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPARK_OF_DTYPE = {
     "bool": "boolean", "uint8": "smallint", "int8": "tinyint", "int16": "smallint", "int32": "int",
@@ -56,6 +57,8 @@ def to_arrow(values: np.ndarray) -> pa.Array:
 
 def as_tensor(array: np.ndarray) -> Tensor:
     """The array's memory as a tensor, also when it is read-only, as Arrow's is: nobody writes to a model's input."""
+    import torch  # an executor that lays out training data does without
+
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():

@@ -202,9 +202,57 @@ class Signature:
         return f"({inputs}) -> ({outputs})"
 
 
+def label_spec(df: Any, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> TensorSpec:
+    """The label's tensor, from the schema of ``df`` as in ``Signature.from_dataframe``.
+
+    shapes: by column; only the label's is looked at. Raises SignatureError for a string or binary column.
+    """
+    kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
+    if kinds.get(name) in ("string", "binary"):
+        raise SignatureError(
+            f"label column {name!r} is {kinds[name]}; turn it into numbers first, by pyspark.ml's StringIndexer",
+            column=name,
+            expected="numbers",
+            got=kinds[name],
+        )
+    own = {key: shape for key, shape in (shapes or {}).items() if key == name}
+    return Signature.from_dataframe(df, [name], shapes=own).inputs[0]
+
+
+def weight_spec(df: Any, name: str, dtype: str = "float32") -> TensorSpec:
+    """The weight's tensor, one number a row. Raises SignatureError for a column that is no number."""
+    kind = column_kinds(df, [name])[name]
+    if kind not in DTYPE_OF_SPARK or kind in ("string", "binary", "boolean"):
+        raise SignatureError(
+            f"weight column {name!r} is {kind}; a weight is one number a row",
+            column=name,
+            expected="a number",
+            got=kind,
+        )
+    return TensorSpec(name, dtype, (), (name,), (kind,))
+
+
+def check_indicator(df: Any, name: str) -> None:
+    """Raise SignatureError if the column that tells validation rows is not boolean, ColumnNotFoundError if not there."""
+    kind = column_kinds(df, [name])[name]
+    if kind != "boolean":
+        raise SignatureError(
+            f"validation column {name!r} must be boolean (got {kind}): true in the rows to validate with; "
+            f"make it so by a comparison, {name} = 1 say",
+            column=name,
+            expected="boolean",
+            got=kind,
+        )
+
+
 def column_kinds(df: Any, columns: Iterable[str]) -> dict[str, str]:
-    """The kind of each column (see ``TensorSpec.types``) as it is in ``df``."""
+    """The kind of each column (see ``TensorSpec.types``) as it is in ``df``. Raises ColumnNotFoundError, SignatureError
+    for a type that no tensor can hold."""
     types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
+    columns = list(columns)
+    for name in columns:
+        if name not in types:
+            raise ColumnNotFoundError(name, types)
     return {name: _leaf(name, types[name]).text for name in columns}
 
 

@@ -32,7 +32,7 @@ def read_fragment(dataset: Dataset, fragment: Fragment, footers: Footers | None 
         with filesystem.open_input_file(path) as source:
             file = pq.ParquetFile(source, metadata=footers.get(path), **_CHECKED)
             footers[path] = file.metadata
-            table = file.read_row_group(fragment.row_group, use_threads=False)
+            table = file.read_row_group(fragment.row_group, columns=_on_disk(dataset), use_threads=False)
         if len(table) < fragment.stop:
             raise ValueError(f"it has {len(table)} rows, and rows up to {fragment.stop} are wanted")
         rows = table.slice(fragment.start, fragment.rows)
@@ -46,6 +46,12 @@ def read_fragment(dataset: Dataset, fragment: Fragment, footers: Footers | None 
             expected="a readable Parquet row group",
             got=str(error),
         ) from error
+
+
+def _on_disk(dataset: Dataset) -> list[str]:
+    """The columns behind the tensors; what is not in the file is not missed."""
+    stacked = (column for spec in dataset.tensors if spec.is_stacked for column in spec.columns)
+    return [*(spec.name for spec in dataset.tensors), *stacked]
 
 
 def _tensor(rows: pa.Table, spec: TensorSpec) -> Tensor:

@@ -43,19 +43,7 @@ class Layout:
     classes: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.fraction, (int, float)) or not 0 <= self.fraction < 1:
-            raise InvalidParamError(
-                f"'validationFraction' must be at least 0 and below 1 (got {self.fraction!r})",
-                param="validationFraction",
-                value=self.fraction,
-            )
-        if self.indicator is not None and self.fraction:
-            raise InvalidParamError(
-                f"'validationIndicatorCol' ({self.indicator!r}) and 'validationFraction' ({self.fraction}) are both "
-                "set; leave one of them out",
-                param="validationFraction",
-                value=self.fraction,
-            )
+        check_split(self.indicator, self.fraction)
         if self.weight is not None and (self.weight.shape or self.weight.dtype not in ("float32", "float64")):
             raise SignatureError(
                 f"a weight is a scalar of float32 or float64 (got {self.weight})",
@@ -94,6 +82,44 @@ class Layout:
             "seed": self.seed if self.fraction else None,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+    def difference(self, data: Dataset) -> str | None:
+        """How a dataset that has a digest is laid out otherwise, in words; None if it is laid out like this."""
+        if data.digest is None or data.digest[16:] == self.digest:
+            return None
+        pairs: dict[str, tuple[Any, Any]] = {
+            "inputs": (data.signature.inputs, self.signature.inputs),
+            "label": (data.label, self.label),
+            "weight": (data.weight, self.weight),
+        }
+        for name, (there, asked) in pairs.items():
+            if there != asked:
+                return f"its layout differs, in the {name}: {_said(there)} there, {_said(asked)} asked for"
+        return "its layout differs, in the way validation rows are chosen"
+
+
+def _said(specs: TensorSpec | tuple[TensorSpec, ...] | None) -> str:
+    if specs is None:
+        return "none"
+    said = (f"{spec} of {', '.join(spec.types)}" for spec in ((specs,) if isinstance(specs, TensorSpec) else specs))
+    return "(" + "; ".join(said) + ")"
+
+
+def check_split(indicator: str | None, fraction: float) -> None:
+    """Raise InvalidParamError for a fraction outside ``[0, 1)``, or for both ways to choose validation rows at once."""
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
+        raise InvalidParamError(
+            f"'validationFraction' must be at least 0 and below 1 (got {fraction!r})",
+            param="validationFraction",
+            value=fraction,
+        )
+    if indicator is not None and fraction:
+        raise InvalidParamError(
+            f"'validationIndicatorCol' ({indicator!r}) and 'validationFraction' ({fraction}) are both set; "
+            "leave one of them out",
+            param="validationFraction",
+            value=fraction,
+        )
 
 
 def stored(signature: Signature, label: TensorSpec, weight: TensorSpec | None) -> tuple[TensorSpec, ...]:

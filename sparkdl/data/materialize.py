@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,19 @@ import pyarrow as pa
 
 from sparkdl import store
 from sparkdl.data import lease
-from sparkdl.data.manifest import MANIFEST, DataFile, Dataset, LabelFacts, Layout, merged
-from sparkdl.data.writer import HASH, VALIDATION, lay_out, write_partition
-from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, SignatureError, StoreError
+from sparkdl.data.locate import Locator, located_error
+from sparkdl.data.manifest import MANIFEST, DataFile, Dataset, LabelFacts, Layout, check_split, merged
+from sparkdl.data.writer import HASH, VALIDATION, write_partition
+from sparkdl.errors import (
+    ColumnNotFoundError,
+    DataError,
+    EmptyDatasetError,
+    InvalidParamError,
+    SignatureError,
+    StoreError,
+)
 from sparkdl.session import collect
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.signature import Signature, check_indicator, column_kinds, label_spec, weight_spec
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -27,10 +35,52 @@ _SHARE_BITS = 53  # as many as a double holds exactly
 
 
 def materialize(
-    df: DataFrame, uri: str, signature: Signature, label: TensorSpec, *, classes: int | None = None
+    df: DataFrame,
+    uri: str,
+    *,
+    inputCols: Sequence[str],
+    labelCol: str = "label",
+    weightCol: str | None = None,
+    validationIndicatorCol: str | None = None,
+    validationFraction: float = 0.0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Dataset:
-    """The form that ``fit`` used so far: see ``write``."""
-    return write(df, uri, Layout(signature, label, classes=classes), digest=False)
+    """Write the columns of ``df`` that training needs to ``uri``, once for many fits; ``fit`` takes the Dataset.
+
+    Each column is stored in its own dtype and read in that of the model; scalar columns may be stacked then.
+
+    uri: anything ``pyarrow.fs`` reads; driver and executors must be able to write there. weightCol: a number a row, of
+    at least 0. validationIndicatorCol: a boolean column, true in the rows to validate with; or validationFraction: the
+    share of rows, in (0, 1), that is; which ones depends on the rows' content and ``seed`` alone, and equal rows are on
+    the same side. shapes: of one row, by column, for binary, string, and for arrays that are to be reshaped.
+
+    The same rows and layout asked for again are recognised and not written again; others are a StoreError, or with
+    ``overwrite`` replace what is there. No manifest, no dataset: a write that fails leaves nothing that counts.
+
+    Raises InvalidParamError, ColumnNotFoundError and SignatureError before anything runs, and as ``write`` does.
+    """
+    if isinstance(inputCols, str) or not inputCols or not all(isinstance(name, str) for name in inputCols):
+        raise InvalidParamError(
+            f"'inputCols' must be a list of column names, at least one (got {inputCols!r})",
+            param="inputCols",
+            value=inputCols,
+        )
+    check_split(validationIndicatorCol, validationFraction)
+    _check_batch(df)
+    shapes = dict(shapes or {})
+    for name in shapes:
+        if name not in (*inputCols, labelCol):
+            raise ColumnNotFoundError(name, [*inputCols, labelCol], role="in shapes, column")
+    weight = weight_spec(df, weightCol, "float64") if weightCol is not None else None
+    if validationIndicatorCol is not None:
+        check_indicator(df, validationIndicatorCol)
+    label = label_spec(df, labelCol, shapes)
+    inputs = {name: shape for name, shape in shapes.items() if name in inputCols}
+    signature = Signature.from_dataframe(df, list(inputCols), shapes=inputs)
+    layout = Layout(signature, label, weight, validationIndicatorCol, validationFraction, seed)
+    return write(df, uri, layout, overwrite=overwrite)
 
 
 def write(df: DataFrame, uri: str, layout: Layout, *, overwrite: bool = False, digest: bool = True) -> Dataset:
@@ -48,7 +98,10 @@ def write(df: DataFrame, uri: str, layout: Layout, *, overwrite: bool = False, d
     naming column, row, file, expected and got for the first bad row; EmptyDatasetError; DataError if no row is left to
     train on or to validate with; StoreError if ``uri`` cannot be written or holds something else.
     """
-    _check_columns(df, layout)
+    _check_batch(df)
+    column_kinds(df, _kinds(layout))
+    if layout.indicator is not None:
+        check_indicator(df, layout.indicator)
     if not overwrite:
         known = _known(df, uri, layout, digest)
         if known is not None:
@@ -71,10 +124,7 @@ def write(df: DataFrame, uri: str, layout: Layout, *, overwrite: bool = False, d
     return dataset
 
 
-def _check_columns(df: DataFrame, layout: Layout) -> None:
-    for name in (*_kinds(layout), *([layout.indicator] if layout.indicator is not None else [])):
-        if name not in df.columns:
-            raise ColumnNotFoundError(name, df.columns)
+def _check_batch(df: DataFrame) -> None:
     if df.isStreaming:
         raise SignatureError(
             "a stream cannot be materialised; write it to a table and materialise that",
@@ -82,18 +132,6 @@ def _check_columns(df: DataFrame, layout: Layout) -> None:
             expected="a batch DataFrame",
             got="a stream",
         )
-    if layout.indicator is not None:
-        kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
-        kind = kinds[layout.indicator]
-        if kind != "boolean":
-            got = kind if isinstance(kind, str) else kind.get("type")
-            raise SignatureError(
-                f"validation column {layout.indicator!r} must be boolean (got {got}); make it so, "
-                f"by {layout.indicator} = 1, say",
-                column=layout.indicator,
-                expected="boolean",
-                got=got,
-            )
 
 
 def _written(df: DataFrame, uri: str, folder: str, layout: Layout, digest: bool) -> Dataset:
@@ -167,17 +205,9 @@ def _differences(df: DataFrame, found: Dataset, layout: Layout) -> str | None:
     """What sets the dataset apart from what would be written; None: nothing."""
     if found.digest is None:
         return "it was written without a digest, so it cannot be compared"
-    content, known_layout = found.digest[:16], found.digest[16:]
-    if known_layout != layout.digest:
-        parts: dict[str, tuple[Any, Any]] = {
-            "inputs": (found.signature.inputs, layout.signature.inputs),
-            "label": (found.label, layout.label),
-            "weight": (found.weight, layout.weight),
-        }
-        for name, (there, asked) in parts.items():
-            if there != asked:
-                return f"its layout differs, in the {name}: {_said(there)} there, {_said(asked)} asked for"
-        return "its layout differs, in the way validation rows are chosen"
+    differs = layout.difference(found)
+    if differs:
+        return differs
     from pyspark.sql import functions as sf
 
     hashed = df.select(_hash(df, layout).alias(HASH))
@@ -185,16 +215,9 @@ def _differences(df: DataFrame, found: Dataset, layout: Layout) -> str | None:
     there = found.rows + (found.validation.rows if found.validation else 0)
     if row[0].rows != there:
         return f"it has {there} rows, the DataFrame has {row[0].rows}"
-    if f"{int(row[0].content) % 2**64:016x}" != content:
+    if f"{int(row[0].content) % 2**64:016x}" != found.digest[:16]:
         return f"its content differs (both have {there} rows)"
     return None
-
-
-def _said(specs: TensorSpec | tuple[TensorSpec, ...] | None) -> str:
-    if specs is None:
-        return "none"
-    said = (f"{spec} of {', '.join(spec.types)}" for spec in ((specs,) if isinstance(specs, TensorSpec) else specs))
-    return "(" + "; ".join(said) + ")"
 
 
 def _remove_unlisted(uri: str, current: str) -> None:
@@ -283,45 +306,7 @@ def _located(df: DataFrame, layout: Layout, problem: dict[str, Any]) -> DataErro
             _ = located.schema  # Connect analyses only now
         except AnalysisException:  # not straight from files: no _metadata
             continue
-        rows = located.mapInArrow(_Locator(layout), "file string, row bigint, problem string").limit(1).collect()
+        rows = located.mapInArrow(Locator(layout), "file string, row bigint, problem string").limit(1).collect()
         if rows and rows[0].problem:
-            return _as_error(json.loads(rows[0].problem), rows[0].file, rows[0].row)
-    return _as_error({**problem, "expected": None, "got": None}, None, None)
-
-
-def _as_error(problem: dict[str, Any], file: str | None, row: int | None) -> DataError:
-    row = problem["row"] if row is None else row
-    where = f"row {row} of {file}" if file else f"row {row} of its partition (rows count from 0)"
-    return DataError(
-        f"column {problem['column']!r}, {where}: {problem['text'].split(': ', 1)[-1]}",
-        column=problem["column"],
-        row=row,
-        file=file,
-        expected=problem["expected"],
-        got=problem["got"],
-    )
-
-
-@dataclass(frozen=True)
-class _Locator:
-    """Runs in the executors: the first bad row of a partition with its ``__place__``."""
-
-    layout: Layout
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            try:
-                lay_out(batch, self.layout)
-            except DataError as error:
-                place = batch.column(batch.schema.get_field_index("__place__"))[error.row].as_py()
-                problem = {"column": error.column, "row": error.row, "text": str(error),
-                           "expected": error.expected, "got": error.got}  # fmt: skip
-                yield pa.RecordBatch.from_arrays(
-                    [
-                        pa.array([place["file"]], pa.string()),
-                        pa.array([place["row"]], pa.int64()),
-                        pa.array([json.dumps(problem, default=str)]),
-                    ],
-                    names=["file", "row", "problem"],
-                )
-                return
+            return located_error(json.loads(rows[0].problem), rows[0].file, rows[0].row)
+    return located_error({**problem, "expected": None, "got": None}, None, None)
