@@ -144,9 +144,12 @@ class TrainingSummary:
         return list(dict.fromkeys(names))[:_MOST_LINES]
 
     def _table(self) -> pd.DataFrame:
-        """As much of the history as a page is wide."""
-        names = dict.fromkeys(name for entry in self._entries for name in entry if name not in ("rows", "phases"))
-        return self.history[list(names)[:_MOST_COLUMNS]]
+        """As much of the history as a page is wide: the figures, then learning rate and seconds."""
+        last = [name for name in ("lr", "seconds") if any(name in entry for entry in self._entries)]
+        names = dict.fromkeys(
+            name for entry in self._entries for name in entry if name not in ("rows", "phases", *last)
+        )
+        return self.history[[*list(names)[: _MOST_COLUMNS - len(last)], *last]]
 
     def _headline(self) -> str:
         if not self._entries:
