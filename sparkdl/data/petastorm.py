@@ -1,4 +1,4 @@
-"""Petastorm: its datasets as training data, its reader for ours, and its converter's cache. No Spark, no Horovod.
+"""A rank's batches through Petastorm's own reader: of a dataset that it wrote, or of ours. No Spark, no Horovod.
 
 A rank's row groups are Petastorm's choice: number ``i`` is rank ``i % size``'s. So the ranks' rows differ, and are known
 beforehand from the files' footers.
@@ -10,147 +10,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from sparkdl import store
 from sparkdl.data.batch import Batch
 from sparkdl.data.manifest import Dataset
-from sparkdl.data.petastorm_compat import file_system, import_petastorm
-from sparkdl.errors import (
-    ColumnNotFoundError,
-    DataError,
-    EmptyDatasetError,
-    InvalidParamError,
-    SignatureError,
-    StoreError,
-    TooFewRowsError,
-)
-from sparkdl.signature import DTYPES, Signature, TensorSpec, stack_scalars
+from sparkdl.data.petastorm_compat import import_petastorm
+from sparkdl.data.petastorm_dataset import ConverterSource, PetastormDataset, converter_source, place
+from sparkdl.errors import DataError, InvalidParamError, TooFewRowsError
+from sparkdl.signature import TensorSpec
 from sparkdl.train.world import World
+
+__all__ = [
+    "ConverterSource", "PetastormDataset", "PetastormReader", "check_ranks", "converter_source", "row_groups_of",
+    "rows_of_ranks",
+]  # fmt: skip
 
 MEMORY_BUDGET = 1 << 30
 ROWS_AT_ONCE = 256
-SPARK_OF_NUMPY = {
-    "bool": "boolean", "uint8": "short", "int8": "byte", "int16": "short", "int32": "integer", "int64": "long",
-    "float16": "float", "float32": "float", "float64": "double",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PetastormDataset:
-    """Training data that Petastorm wrote: Parquet with a Unischema, whose codecs its reader undoes.
-
-    row_groups: the rows of each row group, in Petastorm's order.
-    """
-
-    uri: str
-    row_groups: tuple[int, ...]
-    signature: Signature
-    label: TensorSpec
-    weight: TensorSpec | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows of all row groups."""
-        return sum(self.row_groups)
-
-    @property
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        """The inputs, the label and, if there is one, the weight."""
-        return (*self.signature.inputs, self.label, *([] if self.weight is None else [self.weight]))
-
-    def cast(self, float_dtype: str | None, label_dtype: str) -> PetastormDataset:
-        """The same files, read with floating inputs as ``float_dtype`` (None: as they are), labels as ``label_dtype``."""
-        weight = self.weight
-        if weight is not None and float_dtype in ("float32", "float64"):
-            weight = replace(weight, dtype=float_dtype)
-        signature = self.signature.with_float_dtype(float_dtype)
-        return replace(self, signature=signature, label=replace(self.label, dtype=label_dtype), weight=weight)
-
-    def stacked(self, name: str) -> PetastormDataset:
-        """The same files, all inputs read as one vector of that name. Raises SignatureError if one is no scalar."""
-        return replace(self, signature=Signature((stack_scalars(name, self.signature.inputs),)))
-
-    @classmethod
-    def open(
-        cls, uri: str, *, inputCols: Sequence[str], labelCol: str, weightCol: str | None = None, trusted: bool
-    ) -> PetastormDataset:
-        """Read the schema and the footers of the dataset at ``uri``, any that ``pyarrow.fs`` opens.
-
-        The Unischema is a pickle in the dataset's ``_common_metadata``, so it is read only when ``trusted``.
-
-        The inputs' specs say what a model trained on them can score later: an array field of dtype uint8 a column of
-        ``binary``, the raw bytes in C order (an image decoded to height x width x channels); one of another dtype a
-        column of arrays, nested as deep as the field's shape; a scalar field a column of its Spark type.
-
-        Raises InvalidParamError unless trusted; StoreError if there is no Petastorm dataset; ColumnNotFoundError;
-        SignatureError for a field whose shape is not fixed, that may be null, or that is not a number or an array of
-        numbers; EmptyDatasetError; DataError for a row group without rows.
-        """
-        if trusted is not True:
-            raise InvalidParamError(
-                f"the schema of the Petastorm dataset {uri!r} is a pickle, and reading it runs whatever code its "
-                "writer put there; say trusted=True if you know where it comes from",
-                param="trusted",
-                value=trusted,
-            )
-        schema, row_groups = _opened(uri)
-        fields = schema.fields
-        weights = [] if weightCol is None else [weightCol]
-        for name in (*inputCols, labelCol, *weights):
-            if name not in fields:
-                raise ColumnNotFoundError(name, fields, role="field")
-        if not sum(row_groups):
-            raise EmptyDatasetError()
-        if 0 in row_groups:
-            told = f"row group {row_groups.index(0)} (they count from 0) has no rows"
-            raise DataError(
-                f"{told} in {uri!r}, and Petastorm's reader divides by their number; write the dataset anew, with Spark",
-                column=None,
-                row=None,
-                file=None,
-                expected="row groups with rows",
-                got=told,
-            )
-        inputs = Signature(tuple(_spec(fields[name]) for name in inputCols))
-        weight = None
-        if weightCol is not None:
-            told = _spec(fields[weightCol])
-            if told.shape:
-                raise SignatureError(
-                    f"weight field {weightCol!r} has shape {told.shape}; a weight is one number a row",
-                    column=weightCol,
-                    expected=(),
-                    got=told.shape,
-                )
-            weight = replace(told, dtype="float64" if told.dtype == "float64" else "float32")
-        return cls(str(uri), row_groups, inputs, _spec(fields[labelCol]), weight)
-
-
-@dataclass(frozen=True)
-class ConverterSource:
-    """The cache that Petastorm's ``make_spark_converter`` wrote: plain Parquet.
-
-    uri: of the folder. rows: how many.
-    """
-
-    uri: str
-    rows: int
-
-
-def converter_source(value: object) -> ConverterSource | None:
-    """Where the data of a ``SparkDatasetConverter`` lies; None if ``value`` is none. Does not import Petastorm."""
-    for cls in type(value).__mro__:
-        if cls.__name__ == "SparkDatasetConverter" and cls.__module__.split(".")[0] == "petastorm":
-            return ConverterSource(value.cache_dir_url, int(value.dataset_size))  # type: ignore[attr-defined]
-    return None
 
 
 def row_groups_of(dataset: Dataset | PetastormDataset) -> tuple[int, ...]:
@@ -236,7 +119,7 @@ class PetastormReader:
         order_seed = None if self._keeps else int(random.integers(1 << 32))  # what is kept must not tell the epoch
         batch, step = None, 0
         for pool in self._pools(order_seed):
-            order = torch.from_numpy(random.permutation(len(pool[-1])))
+            order = torch.from_numpy(random.permutation(len(pool[0])))
             for rows in order.split(self.batch_size):
                 if step >= self.steps_per_epoch:
                     return
@@ -250,34 +133,37 @@ class PetastormReader:
                 yield replace(batch, rows=0)
 
     def scan(self) -> Iterator[Batch]:
-        """See Reader."""
-        for pool in self._pools(None):
-            for rows in torch.arange(len(pool[-1])).split(self.batch_size):
+        """See Reader. Reads no further than its batches are asked for, unless the shard is in memory already."""
+        for pool in [self._kept] if self._kept is not None else self._read(None, self.batch_size):
+            for rows in torch.arange(len(pool[0])).split(self.batch_size):
                 yield _batch(self.dataset, pool, rows)
 
     def _pools(self, order_seed: int | None) -> Iterator[list[Tensor]]:
-        """The shard's rows, ``pool_rows`` at a time; the row groups in their own order if ``order_seed`` is None."""
         if self._kept is not None:
             yield self._kept
             return
-        left, pool, held = self.rows, self._empty(self.rows), 0
+        for pool in self._read(order_seed, self.pool_rows):
+            if self._keeps:
+                self._kept = pool
+            yield pool
+
+    def _read(self, order_seed: int | None, pool_rows: int) -> Iterator[list[Tensor]]:
+        """The shard's rows, ``pool_rows`` at a time; the row groups in their own order if ``order_seed`` is None."""
+        left, held = self.rows, 0
+        pool = self._empty(min(pool_rows, left))
         for chunk in self._chunks(order_seed):
-            start, stop = 0, len(chunk[-1])
+            start, stop = 0, len(chunk[0])
             while start < stop:
-                taken = min(stop - start, len(pool[-1]) - held)
+                taken = min(stop - start, len(pool[0]) - held)
                 for target, values in zip(pool, chunk, strict=True):
                     target[held : held + taken] = values[start : start + taken]
                 start, held = start + taken, held + taken
-                if held == len(pool[-1]):
-                    tensors = [torch.from_numpy(array) for array in pool]
-                    if self._keeps:
-                        self._kept = tensors
-                    yield tensors
+                if held == len(pool[0]):
+                    yield [torch.from_numpy(array) for array in pool]
                     left, held = left - held, 0
-                    pool = self._empty(left)
+                    pool = self._empty(min(pool_rows, left))
 
     def _empty(self, rows: int) -> list[np.ndarray]:
-        rows = min(self.pool_rows, rows)
         return [np.empty((rows, *spec.shape), spec.dtype) for spec in self.dataset.tensors]
 
     def _chunks(self, order_seed: int | None) -> Iterator[list[np.ndarray]]:
@@ -329,7 +215,7 @@ class _AsDict:
 def _make_reader(dataset: Dataset | PetastormDataset, world: World, order_seed: int | None) -> Any:
     """A Petastorm reader of one pass over the rank's row groups, shuffled by ``order_seed`` unless that is None."""
     petastorm = import_petastorm()
-    filesystem, _, url = _place(dataset.uri)
+    filesystem, _, url = place(dataset.uri)
     # A stacked vector is one column on disk, or several, if it was stacked since.
     names = dict.fromkeys(name for spec in dataset.tensors for name in (spec.name, *_parts(spec)))
     options: dict[str, Any] = {
@@ -351,64 +237,6 @@ def _make_reader(dataset: Dataset | PetastormDataset, world: World, order_seed: 
 
 def _parts(spec: TensorSpec) -> tuple[str, ...]:
     return spec.columns if spec.is_stacked else ()
-
-
-def _place(uri: str) -> tuple[Any, str, str]:
-    """The file system of ``uri`` for Petastorm, the path in it, and a URL that Petastorm takes for that path."""
-    filesystem, path = store.resolve(uri)
-    # Petastorm cuts the scheme off, and the bucket too but for those that it knows, s3 among them.
-    url = f"file://{path}" if path.startswith("/") else f"s3://{path}"
-    return file_system(filesystem), path, url
-
-
-def _opened(uri: str) -> tuple[Any, tuple[int, ...]]:
-    """The Unischema of the dataset, and the rows of each row group in Petastorm's order."""
-    metadata = import_petastorm("petastorm.etl.dataset_metadata")
-    filesystem, path, _ = _place(uri)
-    try:
-        files = metadata.pq.ParquetDataset(path, filesystem=filesystem, validate_schema=False)
-        schema = metadata.get_schema(files)
-        pieces = metadata.load_row_groups(files)
-        footers = {piece.path: _footer(filesystem, piece.path) for piece in pieces}
-    except (OSError, pa.ArrowException, metadata.PetastormMetadataError, StopIteration, KeyError) as error:
-        raise StoreError(f"there is no (finished) Petastorm dataset at {uri!r}: {error!r}", uri=str(uri)) from error
-    return schema, tuple(footers[piece.path].row_group(piece.row_group).num_rows for piece in pieces)
-
-
-def _footer(filesystem: Any, path: str) -> pq.FileMetaData:
-    with filesystem.open(path, "rb") as source:
-        return pq.read_metadata(source)
-
-
-def _spec(field: Any) -> TensorSpec:
-    dtype = "none" if field.numpy_dtype is None else np.dtype(field.numpy_dtype).name
-    shape = tuple(field.shape or ())
-    problem = None
-    if dtype not in DTYPES:
-        problem = f"its dtype is {dtype}, which no tensor can hold; write it as one of {list(DTYPES)}"
-    elif None in shape:
-        problem = f"its shape {shape} is not fixed; write it cut or padded to one shape"
-    elif field.nullable:
-        problem = "it may be null; write it as not nullable"
-    if problem:
-        raise SignatureError(
-            f"field {field.name!r} of the Petastorm dataset cannot be trained on: {problem}",
-            column=field.name,
-            expected="numbers of a fixed shape",
-            got=f"{dtype}{list(shape)}",
-        )
-    if not shape:
-        kind = _scalar_type(field, dtype)
-    else:
-        kind = "binary" if dtype == "uint8" else "array<" * len(shape) + SPARK_OF_NUMPY[dtype] + ">" * len(shape)
-    return TensorSpec(field.name, dtype, shape, columns=(field.name,), types=(kind,))
-
-
-def _scalar_type(field: Any, dtype: str) -> str:
-    """The Spark type that the field's codec names, if it is a number's."""
-    spark_dtype = getattr(field.codec, "spark_dtype", None)
-    told = str(spark_dtype().jsonValue()).split("(")[0] if spark_dtype else ""
-    return told if told in {*SPARK_OF_NUMPY.values(), "decimal"} else SPARK_OF_NUMPY[dtype]
 
 
 def _stacked(name: str, values: Sequence[Any], where: str) -> np.ndarray:

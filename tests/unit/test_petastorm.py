@@ -218,6 +218,16 @@ def test_a_scan_is_each_row_once_in_the_order_on_disk(petastorm_dataset, budget)
     assert sorted(labels(first.scan()) + labels(second.scan())) == list(range(37))
 
 
+def test_a_scan_reads_no_further_than_it_is_asked(tmp_path):
+    uri = write(tmp_path, {"a.parquet": (300,), "b.parquet": (3,)}, FIELDS[3:], written_rows(303))
+    dataset = PetastormDataset.open(uri, inputCols=["label"], labelCol="label", trusted=True)
+    (tmp_path / "b.parquet").unlink()
+    scan = readers(dataset, 1)[0].scan()
+    assert labels([next(scan)]) == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="fewer rows than the footers say"):
+        list(scan)
+
+
 def test_fewer_row_groups_than_ranks(petastorm_dataset):
     check_ranks(petastorm_dataset, 7)
     with pytest.raises(TooFewRowsError, match="has 7 for 8 ranks") as caught:
@@ -311,6 +321,8 @@ def test_what_is_no_dataset_to_train_on(tmp_path, petastorm_dataset):
         opened(petastorm_dataset.uri, weightCol="waves")
     with pytest.raises(StoreError, match=r"no .finished. Petastorm dataset"):
         opened(str(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match="it takes URLs, which end at #"):
+        opened(str(tmp_path / "a#b"))
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "plain" / "a.parquet")
     with pytest.raises(StoreError, match=r"no .finished. Petastorm dataset"):
