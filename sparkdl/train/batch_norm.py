@@ -79,7 +79,7 @@ class _Normalise(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         normalised = (wide - mean.view(shape)) * inverse.view(shape)
         ctx.save_for_backward(normalised, inverse, count)
-        ctx.collective, ctx.dtype = collective, x.dtype
+        ctx.collective, ctx.dtype, ctx.counts = collective, x.dtype, counts
         ctx.mark_non_differentiable(mean, variance, count)
         return normalised, mean, variance, count
 
@@ -91,7 +91,7 @@ class _Normalise(torch.autograd.Function):
         shape = (1, -1) + (1,) * (normalised.dim() - 2)
         sums = torch.stack([gradient.sum(axes), (gradient * normalised).sum(axes)])
         ctx.collective.allreduce(sums)
-        mean, along = sums / count
+        mean, along = sums / count * ctx.counts  # statistics do not depend on rows that do not count
         result = (gradient - mean.view(shape) - normalised * along.view(shape)) * inverse.view(shape)
         return result.to(ctx.dtype), None, None, None
 

@@ -43,8 +43,8 @@ class FixedReader:
         y = (x[:, 0] * x[:, 1] > 0).long()
         for step in range(first_step, self.steps_per_epoch):
             start, stop = self.interval(step, self.world.rank)
-            start, rows = min(start, self.rows - 1), stop - start
-            yield Batch([x[start : max(stop, start + 1)]], y[start : max(stop, start + 1)], rows)
+            chosen = slice(start, stop) if start < stop else slice(self.batch_size)
+            yield Batch([x[chosen]], y[chosen], stop - start)
 
 
 def trained(collective, optimizer, arguments, batch_size, rows=ROWS):
