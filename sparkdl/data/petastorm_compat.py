@@ -9,7 +9,7 @@ that pyarrow dropped after 14; with numpy 2 they also miss ``np.unicode_`` and `
   missing and pass all else on.
 
 pyarrow and numpy themselves are as they were, for everybody else. On pyarrow 14 nothing is done but the import.
-Not supported there: ``filters=`` of ``make_reader``, and Petastorm's own HDFS driver (give ``filesystem=``).
+Not to be had from pyarrow 15 on: ``filters=`` of ``make_reader``, and Petastorm's own HDFS driver (give ``filesystem=``).
 """
 
 from __future__ import annotations
