@@ -5,7 +5,6 @@ torchmetrics takes a second to import, so only functions do. Shapes: B rows, C c
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import warnings
@@ -19,56 +18,17 @@ from torch import Tensor
 from sparkdl import tasks
 from sparkdl.errors import InvalidParamError, did_you_mean
 from sparkdl.train.collective import Collective
+from sparkdl.train.named import metric_named
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-_SHORT = {
-    "f1": "f1score",
-    "auc": "auroc",
-    "rocauc": "auroc",
-    "prauc": "averageprecision",
-    "auprc": "averageprecision",
-    "mcc": "matthewscorrcoef",
-    "mse": "meansquarederror",
-    "mae": "meanabsoluteerror",
-    "mape": "meanabsolutepercentageerror",
-    "r2": "r2score",
-    "pearson": "pearsoncorrcoef",
-    "spearman": "spearmancorrcoef",
-}
-_CURVES = ("roc", "precisionrecallcurve")  # their values are no figures
 _RESERVED = ("epoch", "loss", "lr", "rows", "seconds", "phases")
 _DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
     torch.uint8, torch.bool, torch.complex64, torch.complex128,
 )  # fmt: skip
 _DIMENSIONS = 8
-
-
-def metric_named(name: str, task: str | None, classes: int | None) -> Metric:
-    """torchmetrics' metric of that name for the task; case, ``_``, ``-`` and spaces do not matter.
-
-    ``f1``, ``auc``, ``mcc``, ``mse``, ``rmse``, ``mae``, ``mape``, ``r2`` … are short for the names torchmetrics has.
-    Of several classes the mean over classes is taken (torchmetrics' ``macro``), but ``accuracy`` is the share of rows.
-    task: None, as regression, has the metrics that compare numbers. classes: how many, for ``multiclass``.
-
-    Raises InvalidParamError if there is none, listing the nearest, or if it belongs to another task.
-    """
-    short = re.sub(r"[\s_-]", "", str(name)).lower()
-    known, settings = _classes_for(task), dict[str, Any]()
-    if short == "rmse":
-        short, settings = "mse", {"squared": False}
-    cls = known.get(_SHORT.get(short, short))
-    if cls is None:
-        raise InvalidParamError(_unknown(name, _SHORT.get(short, short), task, known), param="metrics", value=name)
-    if task in ("binary", "multiclass"):
-        settings["validate_args"] = False  # costs a look at every batch; labels were checked as they were written
-    if task == "multiclass":
-        settings["num_classes"] = classes
-        if short == "accuracy":
-            settings["average"] = "micro"
-    return cls(**settings)
 
 
 def metrics_given(given: Any, task: str | None, classes: int | None) -> dict[str, Metric]:
@@ -150,8 +110,8 @@ class Metrics:
         """Take a batch: ``outputs`` as the model gave them, logits, and its label; both without rows that do not count.
 
         A binary metric gets the probability of class 1 ``(B,)`` and int64 ``(B,)``, a multiclass one probabilities
-        ``(B, C)`` and int64 ``(B,)``, one of regression outputs in the label's shape, at least float32; without a task
-        it gets both as they are.
+        ``(B, C)`` and int64 ``(B,)``, one of regression outputs in the label's shape, at least float32, ``(B, 1)`` as
+        ``(B,)``; without a task it gets both as they are.
         """
         if not self.metrics or not len(label):
             return
@@ -302,36 +262,6 @@ def monitor_for(
     return Monitor(name, "max" if higher[base] else "min", patience, min_delta)
 
 
-def _classes_for(task: str | None) -> dict[str, type[Metric]]:
-    """By its name in lower case, each metric that compares outputs and labels of that task and needs no settings."""
-    import torchmetrics.classification
-    import torchmetrics.regression
-
-    prefix = {"binary": "Binary", "multiclass": "Multiclass"}.get(task or "", "")
-    module = torchmetrics.classification if prefix else torchmetrics.regression
-    found: dict[str, type[Metric]] = {}
-    for name in module.__all__:
-        cls, short = getattr(module, name), name.removeprefix(prefix).lower()
-        needs = _needs(cls.__init__) - {"num_classes"}
-        if name.startswith(prefix) and not needs and _needs(cls.update) == {"preds", "target"} and short not in _CURVES:
-            found[short] = cls
-    return found
-
-
-def _needs(function: Any) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name for p in parameters if p.default is p.empty and p.kind not in kinds} - {"self"}
-
-
-def _unknown(name: str, short: str, task: str | None, known: Iterable[str]) -> str:
-    said = f"'metrics' knows no {name!r} for task {task!r}"
-    others = [other for other in tasks.TASKS if other != task and short in _classes_for(other)]
-    if others:
-        return f"{said}: it is one of task {' or '.join(map(repr, others))}; this task has {sorted(known)}"
-    return f"{said}{did_you_mean(short, known)}; it has {sorted(known)}, and takes any torchmetrics object"
-
-
 def _snake(name: str) -> str:
     """``BinaryF1Score`` as ``f1_score``, ``MulticlassAUROC`` as ``auroc``."""
     name = re.sub("^(Binary|Multiclass|Multilabel)(?=.)", "", name)
@@ -345,6 +275,8 @@ def _arguments(task: str | None, outputs: Any, label: Tensor) -> tuple[Any, Tens
     outputs = tasks.align(task, outputs, label)
     if task == "regression" and isinstance(outputs, Tensor):
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).reshape(label.shape)
+        if label.ndim == 2 and label.shape[1] == 1:  # one number a row, which some metrics take for rows of one column
+            return outputs.squeeze(1), label.squeeze(1)
     return outputs, label
 
 

@@ -1,18 +1,23 @@
-"""Losses, optimizers and learning-rate schedulers by the names that torch gives them."""
+"""Losses, optimizers, learning-rate schedulers and metrics by the names that torch and torchmetrics give them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from sparkdl import tasks
 from sparkdl.errors import InvalidParamError, did_you_mean
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 def _losses() -> dict[str, Any]:
@@ -171,8 +176,79 @@ def named_scheduler(name: str, arguments: Mapping[str, Any]) -> NamedScheduler:
     return NamedScheduler(name, dict(arguments))
 
 
-def _required(cls: type) -> list[str]:
-    """The arguments without which the class cannot be made."""
+_SHORT = {
+    "f1": "f1score",
+    "auc": "auroc",
+    "rocauc": "auroc",
+    "prauc": "averageprecision",
+    "auprc": "averageprecision",
+    "mcc": "matthewscorrcoef",
+    "mse": "meansquarederror",
+    "mae": "meanabsoluteerror",
+    "mape": "meanabsolutepercentageerror",
+    "r2": "r2score",
+    "pearson": "pearsoncorrcoef",
+    "spearman": "spearmancorrcoef",
+}
+_CURVES = ("roc", "precisionrecallcurve")  # their values are no figures
+
+
+def metric_named(name: str, task: str | None, classes: int | None) -> Metric:
+    """torchmetrics' metric of that name for the task; case, ``_``, ``-`` and spaces do not matter.
+
+    ``f1``, ``auc``, ``mcc``, ``mse``, ``rmse``, ``mae``, ``mape``, ``r2`` … are short for the names torchmetrics has.
+    Of several classes the mean over classes is taken (torchmetrics' ``macro``), but ``accuracy`` is the share of rows.
+    task: None, as regression, has the metrics that compare numbers. classes: how many, for ``multiclass``.
+
+    Raises InvalidParamError if there is none, listing the nearest, or if it belongs to another task.
+    """
+    short = re.sub(r"[\s_-]", "", str(name)).lower()
+    known, settings = _classes_for(task), dict[str, Any]()
+    if short == "rmse":
+        short, settings = "mse", {"squared": False}
+    cls = known.get(_SHORT.get(short, short))
+    if cls is None:
+        raise InvalidParamError(_unknown(name, _SHORT.get(short, short), task, known), param="metrics", value=name)
+    if task in ("binary", "multiclass"):
+        settings["validate_args"] = False  # costs a look at every batch; labels were checked as they were written
+    if task == "multiclass":
+        settings["num_classes"] = classes
+        if short == "accuracy":
+            settings["average"] = "micro"
+    return cls(**settings)
+
+
+def _classes_for(task: str | None) -> dict[str, type[Metric]]:
+    """By its name in lower case, each metric that compares outputs and labels of that task and needs no settings."""
+    import torchmetrics.classification
+    import torchmetrics.regression
+
+    prefix = {"binary": "Binary", "multiclass": "Multiclass"}.get(task or "", "")
+    module = torchmetrics.classification if prefix else torchmetrics.regression
+    found: dict[str, type[Metric]] = {}
+    for name in module.__all__:
+        cls, short = getattr(module, name), name.removeprefix(prefix).lower()
+        needs = set(_required(cls)) - {"num_classes"}
+        if (
+            name.startswith(prefix)
+            and not needs
+            and set(_required(cls.update)) - {"self"} == {"preds", "target"}
+            and short not in _CURVES
+        ):
+            found[short] = cls
+    return found
+
+
+def _unknown(name: str, short: str, task: str | None, known: Iterable[str]) -> str:
+    said = f"'metrics' knows no {name!r} for task {task!r}"
+    others = [other for other in tasks.TASKS if other != task and short in _classes_for(other)]
+    if others:
+        return f"{said}: it is one of task {' or '.join(map(repr, others))}; this task has {sorted(known)}"
+    return f"{said}{did_you_mean(short, known)}; it has {sorted(known)}, and takes any torchmetrics object"
+
+
+def _required(function: Any) -> list[str]:
+    """The arguments without which a function cannot be called, or a class not be made."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(cls).parameters.values()
+    parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]

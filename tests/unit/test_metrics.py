@@ -109,6 +109,18 @@ def test_values_of_regression_are_those_of_all_rows_not_a_mean_of_batches():
     assert told["r2"] == pytest.approx(1 - float((error**2).sum() / ((label - label.mean()) ** 2).sum()))
 
 
+def test_labels_in_a_column_are_numbers_too():
+    outputs, label = torch.randn(9, 1), torch.randn(9)
+    told = []
+    for shape in ((9,), (9, 1)):
+        metrics = Metrics(
+            metrics_given(["mse", "kendall_rank_corrcoef"], "regression", None), "regression", SingleProcess()
+        )
+        metrics.add(outputs, label.reshape(shape))
+        told.append(metrics.over_ranks())
+    assert told[0] == told[1]
+
+
 def test_without_a_task_a_metric_gets_what_the_model_gives():
     class Halves(torchmetrics.MeanMetric):
         def update(self, outputs, label):
