@@ -13,37 +13,62 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Bundle": "sparkdl.bundle",
+    "CSVLogger": "sparkdl.train.loggers",
+    "Callback": "sparkdl.train.callbacks",
+    "Dataset": "sparkdl.data.manifest",
     "HorovodRunner": "sparkdl.runner",
+    "JSONLinesLogger": "sparkdl.train.loggers",
+    "Logger": "sparkdl.train.loggers",
+    "MLflowLogger": "sparkdl.train.loggers",
+    "Run": "sparkdl.train.callbacks",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
+    "TensorBoardLogger": "sparkdl.train.loggers",
     "TensorSpec": "sparkdl.signature",
     "TorchEstimator": "sparkdl.estimator",
     "TorchModel": "sparkdl.model",
+    "TrainingSummary": "sparkdl.train.summary",
     "World": "sparkdl.train.world",
     "log_to_driver": "sparkdl.train.messages",
+    "materialize": "sparkdl.data.materialize",
 }
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
+    from sparkdl.data.manifest import Dataset
+    from sparkdl.data.materialize import materialize
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
     from sparkdl.runner import HorovodRunner
     from sparkdl.signature import Signature, TensorSpec
+    from sparkdl.train.callbacks import Callback, Run
+    from sparkdl.train.loggers import CSVLogger, JSONLinesLogger, Logger, MLflowLogger, TensorBoardLogger
     from sparkdl.train.messages import log_to_driver
+    from sparkdl.train.summary import TrainingSummary
     from sparkdl.train.world import World
 
 __all__ = [
     "Bundle",
+    "CSVLogger",
+    "Callback",
+    "Dataset",
     "HorovodRunner",
+    "JSONLinesLogger",
+    "Logger",
+    "MLflowLogger",
+    "Run",
     "Signature",
     "SparkdlError",
+    "TensorBoardLogger",
     "TensorSpec",
     "TorchEstimator",
     "TorchModel",
+    "TrainingSummary",
     "World",
     "__version__",
     "log_to_driver",
+    "materialize",
 ]
 
 

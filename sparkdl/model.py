@@ -14,6 +14,7 @@ from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, 
 from sparkdl.params import TorchModelParams, with_accessors
 from sparkdl.score.udf import scoring_udf
 from sparkdl.signature import Signature, column_kinds
+from sparkdl.train.summary import TrainingSummary
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -59,6 +60,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     def history(self) -> list[dict[str, Any]]:
         """An entry an epoch: epoch (from 0), loss, metrics, seconds, rows. Empty if the bundle was not trained here."""
         return list(self.bundle.training.get("history", []))
+
+    @property
+    def summary(self) -> TrainingSummary:
+        """What the fit was like: history as a pandas frame, seconds by phase, ``plot()``."""
+        return TrainingSummary(self.bundle.training)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         kinds = self._checked_inputs(dataset)

@@ -1,5 +1,6 @@
 """A bad value is refused when it is set, by an error that names the Param, the rule and the value. No JVM needed."""
 
+import inspect
 import math
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from torch import nn
 
 from sparkdl.errors import InvalidParamError
-from sparkdl.estimator import TorchEstimator
+from sparkdl.estimator import DEFAULTS, TorchEstimator
+from sparkdl.train.callbacks import Callback
+from sparkdl.train.loggers import Logger
 
 WHOLE = ["3", 1.5, True, [1], math.nan]
 GOOD = {
@@ -30,6 +33,36 @@ GOOD = {
     "inputCols": [["a"], ["a", "b"]],
     "predictionCol": ["p"],
     "probabilityCol": ["p", ""],
+    "frozen": [[], ["encoder.*", "*.bias"], "encoder.*"],
+    "parameterGroups": [[], [{"params": "head.*", "lr": 0.1}], [{"params": ["a", "b"]}]],
+    "weightCol": ["w"],
+    "validationIndicatorCol": ["held_out"],
+    "validationFraction": [0, 0.5, 0.999],
+    "metrics": ["f1", ["f1", "auroc"], {"mine": "f1"}],
+    "monitor": ["val_loss"],
+    "patience": [0, 3],
+    "minDelta": [0, 0.1],
+    "callbacks": [[], [Callback(), Logger()]],
+    "dropLast": [True, False],
+    "accumulationSteps": [1, 8],
+    "clipNorm": [0.1, 5],
+    "precision": ["float32", "bfloat16", "float16"],
+    "gradientCompression": ["float16", "bfloat16"],
+    "compileModel": [True, False],
+    "syncBatchNorm": [True, False],
+    "scheduler": ["cosineannealing", "StepLR", lambda optimizer: None],
+    "schedulerParams": [{}, {"gamma": 0.5}],
+    "schedulerInterval": ["epoch", "step"],
+    "learningRateScaling": ["none", "linear", "sqrt"],
+    "minProc": [0, 2],
+    "maxRetries": [0, 5],
+    "stallTimeout": [0.5, 600],
+    "checkpointDir": ["/tmp/x", "s3://bucket/x"],
+    "checkpointEvery": ["1 epoch", "3 epochs", "500 steps"],
+    "checkpointKeep": [1, 3],
+    "resume": [True, False],
+    "reader": ["arrow", "petastorm"],
+    "memoryBudget": [1, 1 << 30],
 }
 BAD = {
     "model": [3, "resnet50", []],
@@ -48,7 +81,39 @@ BAD = {
     "trusted": ["yes", 1, 0],
     "verbose": [2, "no"],
     "probabilityAsVector": ["yes", 1],
+    "frozen": [3, [1], [""]],
+    "parameterGroups": [3, [{}], [{"lr": 0.1}], {"params": "a"}, [{"params": 3}]],
+    "weightCol": ["", 3],
+    "validationIndicatorCol": ["", True],
+    "validationFraction": [-0.1, 1, 1.5, math.nan, "0.1", True],
+    "monitor": ["", 3],
+    "patience": [*WHOLE, -1],
+    "minDelta": [-1, math.nan, "0"],
+    "callbacks": [3, [print], [Callback]],
+    "dropLast": ["yes", 1],
+    "accumulationSteps": [*WHOLE, 0],
+    "clipNorm": [0, -1, math.nan, math.inf, True],
+    "precision": ["half", "fp16", 16],
+    "gradientCompression": ["int8", 16],
+    "compileModel": [1],
+    "syncBatchNorm": [1],
+    "scheduler": ["cosin", 3],
+    "schedulerParams": [3, [("gamma", 1)]],
+    "schedulerInterval": ["batch", 3],
+    "learningRateScaling": ["cubic", 2],
+    "minProc": [*WHOLE, -1],
+    "maxRetries": [*WHOLE, -1],
+    "stallTimeout": [0, -1, math.nan, math.inf],
+    "checkpointDir": ["", 3],
+    "checkpointEvery": ["epoch", "0 epochs", "1 hour", 5, "1.5 epochs"],
+    "checkpointKeep": [*WHOLE, 0],
+    "resume": ["yes", 1],
+    "reader": ["parquet", 3],
+    "memoryBudget": [0, -1, "much", 1.5, True, "1 x"],
 }
+
+
+LISTS = ("shapes", "frozen", "metrics")  # kept in a form of their own
 
 
 def cases(table):
@@ -60,7 +125,7 @@ def cases(table):
 @pytest.mark.parametrize(("name", "value"), cases(GOOD))
 def test_a_good_value_is_kept(name, value):
     kept = TorchEstimator(**{name: value}).getOrDefault(name)
-    assert kept is value or kept == (pytest.approx(value) if name == "learningRate" else value) or name == "shapes"
+    assert kept is value or kept == (pytest.approx(value) if name == "learningRate" else value) or name in LISTS
 
 
 @pytest.mark.parametrize(("name", "value"), cases(BAD))
@@ -108,15 +173,25 @@ def test_whole_numbers_and_shapes_are_kept_as_plain_ones():
     assert estimator.getShapes() == {"x": (2, 3)}
 
 
+@pytest.mark.parametrize(("given", "kept"), [("512m", 512 << 20), ("2g", 2 << 30), ("2 GB", 2 << 30), ("100", 100)])
+def test_a_size_may_be_written_as_spark_writes_them(given, kept):
+    assert TorchEstimator(memoryBudget=given).getMemoryBudget() == kept
+
+
 def test_defaults():
     estimator = TorchEstimator()
     told = {param.name: estimator.getOrDefault(param) for param in estimator.params if estimator.hasDefault(param)}
-    assert told == {
-        "optimizer": "adam", "optimizerParams": {}, "learningRate": 1e-3, "task": None, "featuresCol": "features",
-        "labelCol": "label", "predictionCol": "prediction", "probabilityCol": "probability",
-        "probabilityAsVector": False, "shapes": {}, "batchSize": 256, "epochs": 1, "numProc": 0, "seed": 0,
-        "collective": "auto", "trusted": False, "verbose": True,
-    }  # fmt: skip
+    columns = {"featuresCol": "features", "labelCol": "label", "predictionCol": "prediction"}  # pyspark.ml's own
+    assert told == DEFAULTS | columns
+
+
+def test_every_param_is_an_argument_and_every_default_is_one_that_its_param_takes():
+    estimator = TorchEstimator()
+    arguments = inspect.signature(TorchEstimator.__init__).parameters
+    assert {param.name for param in estimator.params} == set(arguments) - {"self"}
+    for name, value in DEFAULTS.items():
+        if value is not None:
+            assert TorchEstimator(**{name: value}).getOrDefault(name) == value
 
 
 def test_each_param_has_a_setter_that_chains_a_getter_and_a_word_of_explanation():
