@@ -1,16 +1,14 @@
-"""A piece of a row group as tensors, without a copy of what Arrow decoded. No Spark, no Horovod."""
+"""A piece of a row group as arrays, without a copy of what Arrow decoded. No Spark, no Horovod."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from sparkdl import store
-from sparkdl.columns import as_tensor
 from sparkdl.data.manifest import PAGE_CHECKSUMS, Dataset
 from sparkdl.data.shard import Fragment
 from sparkdl.errors import DataError
@@ -20,8 +18,8 @@ _CHECKED: dict[str, Any] = {"page_checksum_verification": True} if PAGE_CHECKSUM
 Footers = dict[str, pq.FileMetaData]
 
 
-def read_fragment(dataset: Dataset, fragment: Fragment, footers: Footers | None = None) -> list[Tensor]:
-    """The fragment's tensors, in the order of ``dataset.tensors``, each ``(rows, *shape)``, in the dtype on disk.
+def read_fragment(dataset: Dataset, fragment: Fragment, footers: Footers | None = None) -> list[np.ndarray]:
+    """The fragment's rows, in the order of ``dataset.tensors``, each ``(rows, *shape)``, in the dtype on disk.
 
     footers: of the files read before, by path; the next reads of a file do without reading its footer again.
     Raises DataError naming the file and the row group if it cannot be read, or is not what the manifest says.
@@ -36,7 +34,7 @@ def read_fragment(dataset: Dataset, fragment: Fragment, footers: Footers | None 
         if len(table) < fragment.stop:
             raise ValueError(f"it has {len(table)} rows, and rows up to {fragment.stop} are wanted")
         rows = table.slice(fragment.start, fragment.rows)
-        return [_tensor(rows, spec) for spec in dataset.tensors]
+        return [_array(rows, spec) for spec in dataset.tensors]
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise DataError(
             f"row group {fragment.row_group} of {path} cannot be read: {error}",
@@ -54,18 +52,17 @@ def _on_disk(dataset: Dataset) -> list[str]:
     return [*(spec.name for spec in dataset.tensors), *stacked]
 
 
-def _tensor(rows: pa.Table, spec: TensorSpec) -> Tensor:
+def _array(rows: pa.Table, spec: TensorSpec) -> np.ndarray:
     """One tensor as it lies on disk (see ``columns.flat``), or stacked from scalars that each lie in their own column."""
     if spec.is_stacked and spec.name not in rows.column_names:
-        scalars = [_values(rows.column(name)) for name in spec.columns]
-        return torch.stack([scalar.to(getattr(torch, spec.dtype)) for scalar in scalars], dim=1)
-    return _values(rows.column(spec.name)).view(len(rows), *spec.shape)
+        return np.stack([_values(rows.column(name)).astype(spec.dtype) for name in spec.columns], axis=1)
+    return _values(rows.column(spec.name)).reshape(len(rows), *spec.shape)
 
 
-def _values(column: pa.ChunkedArray) -> Tensor:
+def _values(column: pa.ChunkedArray) -> np.ndarray:
     """All values of a column, one after the other."""
     array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     values = array.flatten() if pa.types.is_list(array.type) else array
     if values.null_count:
         raise ValueError(f"it has {values.null_count} nulls")
-    return as_tensor(values.to_numpy(zero_copy_only=False))
+    return np.asarray(values.to_numpy(zero_copy_only=False))

@@ -24,17 +24,21 @@ from sparkdl.errors import TooFewRowsError
 from sparkdl.train.world import World
 
 MEMORY_BUDGET = 1 << 30
-GATHER_BYTES = 1 << 20  # batches are gathered as many at a time as stay in a core's cache
+GATHER_BYTES = 1 << 20  # as many batches are gathered at a time as stay in a core's cache
 SCAN_BYTES = 16 << 20
 ORDER_BYTES = 8  # a row's place in the order
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows held in memory, each tensor ``(R, ...)``, and the order ``(R,)`` in which they are dealt out, or None."""
+    """Rows held in memory, each array ``(R, ...)``, and the order ``(R,)`` in which they are dealt out, or None.
 
-    tensors: list[Tensor]
-    order: Tensor | None
+    numpy, since torch would copy and gather with a team of threads for each thread that asks it to: several times slower
+    where ranks and this thread share the cores.
+    """
+
+    arrays: list[np.ndarray]
+    order: np.ndarray | None
 
 
 class ArrowReader:
@@ -76,8 +80,8 @@ class ArrowReader:
         self._row_bytes = ORDER_BYTES + sum(spec.size * np.dtype(spec.dtype).itemsize for spec in dataset.tensors)
         self._keeps = self.rows * self._row_bytes <= memory_budget
         self._pool_rows = self.rows if self._keeps else self._whole_batches(memory_budget // 2)
-        self._kept: list[Tensor] | None = None
-        self._spare: list[list[list[Tensor]]] = []  # memory of pools, from one epoch to the next
+        self._kept: list[np.ndarray] | None = None
+        self._spare: list[list[list[np.ndarray]]] = []  # memory of pools, from one epoch to the next
         self._footers: Footers = {}
 
     def rows_in_step(self, step: int) -> list[int]:
@@ -117,7 +121,7 @@ class ArrowReader:
     def _from_memory(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         yield from self._dealt(Pool(self._whole(), self._order(epoch, 0, self.rows)), start)
 
-    def _whole(self) -> list[Tensor]:
+    def _whole(self) -> list[np.ndarray]:
         """The whole shard, read when it is first wanted."""
         if self._kept is None:
             order = range(len(self.fragments))
@@ -135,8 +139,8 @@ class ArrowReader:
 
         def pools(stopped: threading.Event) -> Generator[Pool, None, None]:
             filled = self._filled(order, sizes[first:], memory, stopped, skipped)
-            for number, tensors in enumerate(filled, first):
-                yield Pool(tensors, self._order(epoch, number, len(tensors[0])))
+            for number, arrays in enumerate(filled, first):
+                yield Pool(arrays, self._order(epoch, number, len(arrays[0])))
 
         try:
             with closing(ahead(pools)) as ready:
@@ -150,31 +154,31 @@ class ArrowReader:
         self,
         order: Sequence[int] | np.ndarray,
         sizes: Sequence[int],
-        memory: list[list[Tensor]] | None,
+        memory: list[list[np.ndarray]] | None,
         stopped: threading.Event,
         skip: int = 0,
-    ) -> Generator[list[Tensor], None, None]:
+    ) -> Generator[list[np.ndarray], None, None]:
         """The fragments' rows in that order, but for the first ``skip``, in pools of these sizes.
 
         memory: for pools, used in turn; None: each has its own.
         """
         pieces = self._pieces(order, skip)
-        piece: list[Tensor] = []
+        piece: list[np.ndarray] = []
         for number, size in enumerate(sizes):
-            tensors = self._empty(size) if memory is None else [t[:size] for t in memory[number % len(memory)]]
+            arrays = self._empty(size) if memory is None else [a[:size] for a in memory[number % len(memory)]]
             filled = 0
             while filled < size:
                 if stopped.is_set():
                     return
                 piece = piece or next(pieces)
                 count = min(size - filled, len(piece[0]))
-                for target, source in zip(tensors, piece, strict=True):
-                    target[filled : filled + count] = source[:count]
+                for target, source in zip(arrays, piece, strict=True):
+                    np.copyto(target[filled : filled + count], source[:count], casting="unsafe")
                 filled += count
                 piece = [source[count:] for source in piece] if count < len(piece[0]) else []
-            yield tensors
+            yield arrays
 
-    def _pieces(self, order: Sequence[int] | np.ndarray, skip: int) -> Iterator[list[Tensor]]:
+    def _pieces(self, order: Sequence[int] | np.ndarray, skip: int) -> Iterator[list[np.ndarray]]:
         for i in order:
             fragment = self.fragments[i]
             if skip < fragment.rows:
@@ -184,15 +188,15 @@ class ArrowReader:
 
     def _dealt(self, pool: Pool, start: int = 0) -> Generator[Batch, None, None]:
         """The pool's batches from number ``start`` on, in its order, else as they lie."""
-        rows = len(pool.tensors[0])
+        rows = len(pool.arrays[0])
         step = self._whole_batches(GATHER_BYTES)
         for first in range(start * self.batch_size, rows, step):
             stop = min(first + step, rows)
             if pool.order is None:
-                tensors = [tensor[first:stop] for tensor in pool.tensors]
+                arrays = [array[first:stop] for array in pool.arrays]
             else:
-                tensors = [tensor.index_select(0, pool.order[first:stop]) for tensor in pool.tensors]
-            for parts in zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True):
+                arrays = [array.take(pool.order[first:stop], axis=0) for array in pool.arrays]
+            for parts in zip(*(torch.from_numpy(array).split(self.batch_size) for array in arrays), strict=True):
                 yield self._batch(list(parts))
 
     def _batch(self, tensors: list[Tensor]) -> Batch:
@@ -200,11 +204,11 @@ class ArrowReader:
         label, *weight = tensors[inputs:]
         return Batch(tensors[:inputs], label, len(label), weight[0] if weight else None)
 
-    def _order(self, epoch: int, pool: int, rows: int) -> Tensor:
-        return torch.from_numpy(np.random.default_rng((self.seed, epoch, pool)).permutation(rows))
+    def _order(self, epoch: int, pool: int, rows: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch, pool)).permutation(rows)
 
-    def _empty(self, rows: int) -> list[Tensor]:
-        return [torch.empty((rows, *spec.shape), dtype=getattr(torch, spec.dtype)) for spec in self.dataset.tensors]
+    def _empty(self, rows: int) -> list[np.ndarray]:
+        return [np.empty((rows, *spec.shape), spec.dtype) for spec in self.dataset.tensors]
 
     def _whole_batches(self, size: int) -> int:
         """As many rows as make whole batches in ``size`` bytes, at least one batch."""
