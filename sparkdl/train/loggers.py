@@ -13,8 +13,10 @@ import json
 import logging
 import math
 import os
+import queue
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,7 +32,8 @@ class Logger:
     """Hooks that run on the driver; override those you need, and give objects to ``callbacks``.
 
     An error in ``on_fit_start`` ends the fit before it starts anything. One later does not end hours of training: it
-    goes to the log as a warning, and the logger is called again with the next epoch.
+    goes to the log as a warning, and the logger is called again with the next epoch. Nor does a slow one hold up
+    training: each has a thread of its own for ``on_epoch_end``, and ``on_fit_end`` comes when that is through.
     """
 
     def on_fit_start(self, settings: dict[str, Any]) -> None:
@@ -49,31 +52,49 @@ class Logger:
         return self
 
 
+_Waiting = queue.SimpleQueue[dict[str, Any] | None]
+
+
 class Loggers(Logger):
     """A fit's loggers as one. ``on_fit_start`` raises what any of them raises; the other hooks warn, and go on."""
 
     def __init__(self, loggers: Iterable[Logger]) -> None:
         self.loggers = [one.for_fit() for one in loggers]
+        self._running: list[tuple[Logger, _Waiting, threading.Thread]] = []
 
     def on_fit_start(self, settings: dict[str, Any]) -> None:
         """See Logger. If one raises, those before it are told that the fit has ended."""
-        for started, one in enumerate(self.loggers):
+        for number, one in enumerate(self.loggers):
             try:
                 one.on_fit_start(dict(settings))
             except BaseException as error:
-                for other in self.loggers[:started]:
-                    _try(other, "on_fit_end", None, error)
+                for started in self.loggers[:number]:
+                    _try(started, "on_fit_end", None, error)
                 raise
+        for one in self.loggers:
+            waiting: _Waiting = queue.SimpleQueue()
+            thread = threading.Thread(target=_attend, args=(one, waiting), name="sparkdl-logger", daemon=True)
+            thread.start()
+            self._running.append((one, waiting, thread))
 
     def on_epoch_end(self, entry: dict[str, Any]) -> None:
-        """See Logger."""
-        for one in self.loggers:
-            _try(one, "on_epoch_end", dict(entry))
+        """See Logger. Returns at once: who calls it has the ranks' pulses to hear, and a tracking server may take
+        minutes."""
+        for _, waiting, _ in self._running:
+            waiting.put(dict(entry))
 
     def on_fit_end(self, model: Any | None, error: BaseException | None) -> None:
-        """See Logger."""
-        for one in self.loggers:
+        """See Logger. Returns when all that was to be written is."""
+        for _, waiting, _ in self._running:
+            waiting.put(None)
+        for one, _, thread in self._running:
+            thread.join()
             _try(one, "on_fit_end", model, error)
+
+
+def _attend(one: Logger, waiting: _Waiting) -> None:
+    while (entry := waiting.get()) is not None:
+        _try(one, "on_epoch_end", entry)
 
 
 def _try(one: Logger, hook: str, *arguments: Any) -> None:

@@ -156,9 +156,8 @@ def test_mlflow_has_params_metrics_and_the_bundle(mlflow_store):
     mine = MLflowLogger("mine", "tonight", uri)
     one = Loggers([mine])
     one.on_fit_start({"batchSize": 8, "optimizerParams": {"momentum": 0.9}, "model": "x" * 9000, "epochs": 3})
-    thread = threading.Thread(target=lambda: [one.on_epoch_end(entry(e, **{"f1@5": 0.5})) for e in (0, 1, 2, 1, 2)])
-    thread.start()  # messages arrive in another thread
-    thread.join()
+    for epoch in (0, 1, 2, 1, 2):
+        one.on_epoch_end(entry(epoch, **{"f1@5": 0.5}))
     assert client.get_run(mine.run_ids[0]).info.status == "RUNNING"
     one.on_fit_end(Bundled(), None)
     (run_id,) = mine.run_ids
@@ -204,18 +203,22 @@ def test_mlflow_says_how_a_fit_failed_and_resume_goes_on_in_its_run(mlflow_store
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [0, 1, 2]
 
 
-def test_mlflow_epochs_that_could_not_be_sent_are_sent_with_the_next(mlflow_store, monkeypatch):
+def test_mlflow_epochs_that_could_not_be_sent_are_sent_later(mlflow_store, monkeypatch):
     client, uri = mlflow_store
     mine = MLflowLogger("mine", tracking_uri=uri, log_model=False)
-    one = Loggers([mine])
+    one = mine.for_fit()
     one.on_fit_start({})
-    with monkeypatch.context() as broken:
-        broken.setattr(type(client), "log_batch", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("gone")))
-        one.on_epoch_end(entry(0))
-    one.on_epoch_end(entry(1))
-    with monkeypatch.context() as broken:
-        broken.setattr(type(client), "log_batch", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("gone")))
-        one.on_epoch_end(entry(2))
+
+    def gone(*arguments, **named):
+        raise ConnectionError("gone")
+
+    for lost in (0, 2):
+        with monkeypatch.context() as broken:
+            broken.setattr(type(client), "log_batch", gone)
+            with pytest.raises(ConnectionError):
+                one.on_epoch_end(entry(lost))
+        if not lost:
+            one.on_epoch_end(entry(1))
     one.on_fit_end(Bundled(), None)
     assert [metric.step for metric in client.get_metric_history(mine.run_ids[0], "loss")] == [0, 1, 2]
     assert client.list_artifacts(mine.run_ids[0]) == []
@@ -291,6 +294,32 @@ def test_a_users_own_logger_is_called_itself():
     mine = Noting()
     fit(mine, [0, 1])
     assert mine.told == [("start", {"resume": False, "epochs": 3}), ("epoch", 0), ("epoch", 1), ("end", None, None)]
+
+
+def test_a_slow_logger_holds_up_neither_the_ranks_messages_nor_another_logger():
+    server, other_done = threading.Event(), threading.Event()
+
+    class Slow(Noting):
+        def on_epoch_end(self, entry):
+            assert server.wait(60)
+            super().on_epoch_end(entry)
+
+    class Other(Noting):
+        def on_epoch_end(self, entry):
+            super().on_epoch_end(entry)
+            if entry["epoch"] == 1:
+                other_done.set()
+
+    slow, other = Slow(), Other()
+    one = Loggers([slow, other])
+    one.on_fit_start({})
+    one.on_epoch_end(entry(0))
+    one.on_epoch_end(entry(1))
+    assert other_done.wait(60)
+    assert slow.told == [("start", {})]
+    server.set()
+    one.on_fit_end(None, None)
+    assert slow.told == other.told == [("start", {}), ("epoch", 0), ("epoch", 1), ("end", None, None)]
 
 
 def test_an_error_at_the_start_ends_the_fit_and_the_loggers_that_began():

@@ -10,6 +10,7 @@ import torchmetrics
 from torchmetrics import classification, regression
 
 from sparkdl.errors import InvalidParamError
+from sparkdl.train import tree
 from sparkdl.train.collective import SingleProcess
 from sparkdl.train.metrics import Metrics, Monitor, check_metrics, metric_named, metrics_given, monitor_for
 
@@ -181,6 +182,7 @@ def test_a_state_taken_in_mid_epoch_goes_on_as_if_nothing_had_been():
         first.add(*batch)
     state = first.state()
     assert_plain(state)
+    state = tree.load(tree.dump(state))  # as a checkpoint keeps it
     first.add(*rows[3])  # after the state was taken
     second = Metrics(given, "multiclass", SingleProcess())
     second.add(*rows[0])  # is forgotten
