@@ -234,14 +234,17 @@ def weight_spec(df: Any, name: str, dtype: str = "float32") -> TensorSpec:
 
 def check_indicator(df: Any, name: str) -> None:
     """Raise SignatureError if the column that tells validation rows is not boolean, ColumnNotFoundError if not there."""
-    kind = column_kinds(df, [name])[name]
-    if kind != "boolean":
+    types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
+    if name not in types:
+        raise ColumnNotFoundError(name, types)
+    if types[name] != "boolean":
+        got = types[name] if isinstance(types[name], str) else types[name].get("type")
         raise SignatureError(
-            f"validation column {name!r} must be boolean (got {kind}): true in the rows to validate with; "
+            f"validation column {name!r} must be boolean (got {got}): true in the rows to validate with; "
             f"make it so by a comparison, {name} = 1 say",
             column=name,
             expected="boolean",
-            got=kind,
+            got=got,
         )
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from making import dataset
 
 from sparkdl.data.fragments import read_fragment
-from sparkdl.data.manifest import PAGE_CHECKSUMS, DataFile, Dataset
+from sparkdl.data.manifest import PAGE_CHECKSUMS
 from sparkdl.data.reader import ArrowReader
 from sparkdl.data.shard import Fragment
-from sparkdl.errors import DataError, StoreError, TooFewRowsError
+from sparkdl.errors import DataError, TooFewRowsError
 from sparkdl.train.world import World
 
 IN_MEMORY, STREAMING = 1 << 30, 300  # a row of making.dataset takes 32 bytes: pools of 4 rows
@@ -278,20 +278,3 @@ def test_a_byte_that_changed_in_a_page_is_noticed_or_does_no_harm(tmp_path, budg
             assert found == right  # a byte of a page's header that the reader has no use for
             unnoticed += 1
     assert unnoticed < 0.2 * footer
-
-
-def test_a_data_set_without_a_manifest_is_none(tmp_path):
-    data = dataset(tmp_path, [(4,), (2, 3)])
-    with pytest.raises(StoreError, match=r"no \(finished\) dataset"):
-        Dataset.load(str(tmp_path))
-    data.save()
-    assert Dataset.load(str(tmp_path)) == data
-    assert data.rows == 9
-    assert data.files[1] == DataFile("part-1.parquet", (2, 3))
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "files": 3}'])
-def test_a_manifest_that_cannot_be_understood_is_a_store_error(tmp_path, content):
-    (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(StoreError):
-        Dataset.load(str(tmp_path))

@@ -11,7 +11,16 @@ from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import types as t
 
 from sparkdl.errors import ColumnNotFoundError, SignatureError
-from sparkdl.signature import DTYPES, Signature, TensorSpec, column_kinds, stack_scalars
+from sparkdl.signature import (
+    DTYPES,
+    Signature,
+    TensorSpec,
+    check_indicator,
+    column_kinds,
+    label_spec,
+    stack_scalars,
+    weight_spec,
+)
 
 
 def frame(rows=None, streaming=False, **columns):
@@ -253,3 +262,48 @@ def test_json_that_is_no_signature_is_refused(value):
 
 def test_numpy_sizes_become_plain_ones():
     assert json.dumps(TensorSpec("x", "float32", np.array([2, 3])).shape) == "[2, 3]"
+
+
+def test_the_label_is_numbers_of_any_shape():
+    df = frame(y=t.DoubleType(), many=array(t.LongType()), text=t.StringType(), raw=t.BinaryType(), when=t.DateType())
+    assert label_spec(df, "y") == TensorSpec("y", "float64", (), ("y",), ("double",))
+    shapes = {"many": (2, 3), "other": (7,)}
+    assert label_spec(df, "many", shapes) == TensorSpec("many", "int64", (2, 3), ("many",), ("array<long>",))
+    for name in ("text", "raw"):
+        with pytest.raises(SignatureError, match="StringIndexer"):
+            label_spec(df, name, {name: (3,)})
+    with pytest.raises(SignatureError, match="'when'"):
+        label_spec(df, "when")
+    with pytest.raises(ColumnNotFoundError):
+        label_spec(df, "Y2")
+
+
+@pytest.mark.parametrize(
+    "kind", [t.FloatType(), t.DoubleType(), t.IntegerType(), t.LongType(), t.ByteType(), t.DecimalType(10, 2)]
+)
+def test_a_weight_is_any_number(kind):
+    spec = weight_spec(frame(w=kind), "w", "float64")
+    assert (spec.name, spec.dtype, spec.shape, spec.columns) == ("w", "float64", (), ("w",))
+
+
+@pytest.mark.parametrize(
+    "kind", [t.BooleanType(), t.StringType(), t.BinaryType(), array(t.FloatType()), VectorUDT(), t.DateType()]
+)
+def test_a_weight_that_is_no_number(kind):
+    with pytest.raises(SignatureError, match="'w'") as caught:
+        weight_spec(frame(w=kind), "w")
+    assert caught.value.column == "w"
+
+
+def test_a_weight_that_is_not_there():
+    with pytest.raises(ColumnNotFoundError, match="did you mean 'weight'"):
+        weight_spec(frame(weight=t.FloatType()), "weights")
+
+
+@pytest.mark.parametrize("kind", [t.IntegerType(), t.StringType(), t.DateType(), array(t.BooleanType())])
+def test_validation_rows_are_told_by_a_boolean(kind):
+    check_indicator(frame(held=t.BooleanType()), "held")
+    with pytest.raises(SignatureError, match=r"validation column 'held' must be boolean .*a comparison, held = 1 say"):
+        check_indicator(frame(held=kind), "held")
+    with pytest.raises(ColumnNotFoundError, match="did you mean 'held'"):
+        check_indicator(frame(held=kind), "hold")
