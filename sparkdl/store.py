@@ -33,6 +33,13 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         raise StoreError(f"no file system can open {text!r}: {error}", uri=text) from error
 
 
+def absolute(uri: str) -> str:
+    """A local path made absolute, a URI as it is: executors have working directories of their own."""
+    text = os.fspath(uri)
+    filesystem, path = resolve(text)
+    return path if isinstance(filesystem, fs.LocalFileSystem) and not text.startswith("file:") else text
+
+
 def join(uri: str, *parts: str) -> str:
     """``uri`` with ``parts`` appended, separated by single slashes."""
     return "/".join([os.fspath(uri).rstrip("/"), *parts])

@@ -34,6 +34,7 @@ def temporary(place: str, prefix: str = "sparkdl-fit") -> Iterator[str]:
     Folders of this prefix that a process which is gone left under ``place`` are deleted first (see ``sweep``).
     Raises StoreError if ``place`` cannot be written.
     """
+    place = store.absolute(place)
     store.check_writable(place)
     sweep(place, prefix)
     run = store.join(place, f"{prefix}-{uuid.uuid4().hex}")

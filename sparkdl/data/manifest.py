@@ -238,6 +238,7 @@ class Dataset:
     @classmethod
     def load(cls, uri: str) -> Dataset:
         """Read the manifest. Raises StoreError if there is none, or none that this version reads."""
+        uri = store.absolute(uri)
         try:
             content: Mapping[str, Any] = json.loads(store.read_bytes(store.join(uri, MANIFEST)))
             if content["kind"] != KIND or content["format"] != FORMAT:

@@ -98,6 +98,7 @@ def write(df: DataFrame, uri: str, layout: Layout, *, overwrite: bool = False, d
     naming column, row, file, expected and got for the first bad row; EmptyDatasetError; DataError if no row is left to
     train on or to validate with; StoreError if ``uri`` cannot be written or holds something else.
     """
+    uri = store.absolute(uri)
     _check_batch(df)
     column_kinds(df, _kinds(layout))
     if layout.indicator is not None:

@@ -21,6 +21,7 @@ from sparkdl.errors import DataError, StoreError
 from sparkdl.signature import TensorSpec
 
 ROW_GROUP_BYTES = 16 << 20
+MOST_BYTES = 64 << 20  # of a row group, which a reader decodes whole; a batch of images may be larger
 VALIDATION, HASH = "__validation__", "__hash__"
 
 
@@ -70,8 +71,9 @@ class PartFile:
                 **({"write_page_checksum": True} if PAGE_CHECKSUMS else {}),
             )  # fmt: skip
         table = pa.Table.from_batches(self.held, self.schema)
-        self.writer.write_table(table, row_group_size=len(table))
-        self.row_groups.append(len(table))
+        most = max(1, len(table) * MOST_BYTES // max(1, table.nbytes))
+        self.writer.write_table(table, row_group_size=most)
+        self.row_groups += [min(most, len(table) - start) for start in range(0, len(table), most)]
         self.held.clear()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -229,6 +230,31 @@ def test_what_a_killed_write_left_goes_with_the_next_that_succeeds(table, uri, t
         Dataset.load(uri)
     data = materialize(table, uri, **COLUMNS)
     assert under(uri) == sorted([*listed(data), f"{alive}/owner.json", f"{alive}/part-00000.parquet"])
+
+
+def test_of_two_writes_at_once_without_overwriting_the_first_stands(table, uri, monkeypatch):
+    module = sys.modules["sparkdl.data.materialize"]
+    first, written = [], module._written
+
+    def meanwhile(*arguments):
+        with monkeypatch.context() as undone:
+            undone.setattr(module, "_written", written)
+            first.append(materialize(table.where("id < 10"), uri, **COLUMNS))
+        return written(*arguments)
+
+    monkeypatch.setattr(module, "_written", meanwhile)
+    with pytest.raises(StoreError, match=r"another dataset was written to .* meanwhile"):
+        materialize(table, uri, **COLUMNS)
+    assert Dataset.load(uri) == first[0]
+    assert under(uri) == listed(first[0]), "and the first did not remove what the second was writing"
+
+
+def test_a_uri_and_a_relative_path(table, tmp_path, monkeypatch):
+    data = materialize(table, (tmp_path / "a").as_uri(), **COLUMNS, validationIndicatorCol="held")
+    assert rows_of(data) == rows_of(Dataset.load(str(tmp_path / "a")))
+    monkeypatch.chdir(tmp_path)
+    assert Dataset.load("a").uri == str(tmp_path / "a")
+    assert materialize(table, "a", **COLUMNS, validationIndicatorCol="held") == Dataset.load("a")
 
 
 def test_a_place_that_cannot_be_written(table):

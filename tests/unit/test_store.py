@@ -1,6 +1,7 @@
 """Paths with and without a scheme mean what a user expects; a write is whole or not there; errors name the path."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,21 @@ def test_other_file_systems_are_pyarrow_s():
     filesystem, path = store.resolve("mock:///a/b")
     assert filesystem.type_name == "mock"
     assert path == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("uri", "absolute"),
+    [
+        ("a/b", os.path.abspath("a/b")),
+        ("/a/../b/", "/b"),
+        (Path("a"), os.path.abspath("a")),
+        ("file:///a", "file:///a"),
+        ("file:/a", "file:/a"),
+        ("mock:///a/b", "mock:///a/b"),
+    ],
+)
+def test_a_relative_path_means_the_same_in_another_directory(uri, absolute):
+    assert store.absolute(uri) == absolute
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,18 @@ def test_each_row_goes_to_its_side_once(tmp_path_factory, told):
     assert len(list(folder.rglob("*.parquet"))) == len(written["files"])
 
 
+def test_a_batch_of_large_rows_becomes_several_row_groups(tmp_path):
+    layout = Layout(signature(spec("x", shape=(1000,))), Y)
+    rows = 70
+    x = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(rows * 1000, dtype=np.float32)), 1000)
+    large = pa.RecordBatch.from_arrays([x, pa.array(np.arange(rows) * 1.0)], names=["x", "y"])
+    with patch("sparkdl.data.writer.MOST_BYTES", 81_000):
+        (file,) = write_partition(str(tmp_path), "d", 0, layout, [large])["files"]
+    assert file["row_groups"] == [20, 20, 20, 10]
+    found = pq.ParquetFile(tmp_path / file["path"])
+    assert [found.metadata.row_group(i).num_rows for i in range(found.num_row_groups)] == file["row_groups"]
+
+
 def test_a_place_that_cannot_be_written():
     with pytest.raises(StoreError, match="cannot write"):
         write_partition("/proc/sparkdl", "d", 0, PLAIN, [batch()])
