@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparkdl import tasks
 from sparkdl.bundle import Bundle
+from sparkdl.data.petastorm import check_ranks
 from sparkdl.errors import SignatureError, TooFewRowsError
 from sparkdl.signature import TensorSpec
 from sparkdl.train import metrics as measures
@@ -106,6 +107,8 @@ def check_rows(reading: Reading, ranks: int, module: nn.Module, recipe: Recipe, 
             rows,
             ranks,
         )
+    if reading.reads_by_petastorm:
+        check_ranks(reading.data, ranks)
     reader = reading.reader(World(rank=0, size=ranks))
     if not reader.steps_per_epoch:
         raise _too_few(

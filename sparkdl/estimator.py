@@ -189,12 +189,15 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             training = self._training(module, bundle, source, example)
             main = program.pickle(training, "the model, loss, optimizer, metrics or callbacks")
             started = time.monotonic()
-            data = source.dataset(store.join(run, "data"), classes=checks.classes(bundle), digest=self._keeps())
-            reading = self._reading(data)
-            checks.check_rows(reading, size, module, training.recipe, example)
-            identity = self._identity(module, data)
+            identity = self._identity(module)
             if self.getOrDefault("resume"):
                 runs.check(run, identity, size, self.getOrDefault("minProc"), training.epochs)
+                data = runs.same_data(run, source, checks.classes(bundle))
+            else:
+                data = source.dataset(store.join(run, "data"), classes=checks.classes(bundle), digest=self._keeps())
+            reading = self._reading(data)
+            checks.check_rows(reading, size, module, training.recipe, example)
+            identity["data"] = runs.identity_of(data)
             rank = Rank(main, reading, self._checkpoints(run, identity), store.join(run, "weights.safetensors"))
             settings = self._settings(size)
             with Telling(self._loggers(), settings, self._bar(data.rows), time.monotonic() - started) as telling:
@@ -292,9 +295,10 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         if self.isSet("initialWeights"):
             weights = _weights(self.getOrDefault("initialWeights"))
             parameters.check_weights(model, weights)
-            model = copy.deepcopy(model)
+            model = _copy(model)
             model.load_state_dict(dict(weights))
-        return model
+            return model
+        return _copy(model)
 
     def _untrained(self, module: nn.Module, source: Frame | Stored, example: list[Tensor] | None) -> Bundle:
         """The bundle with the weights as they are now: whether model and columns fit, and whether the model can be
@@ -383,16 +387,15 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         every = Every(epochs=int(count)) if unit.startswith("epoch") else Every(updates=int(count))
         return Checkpoints(store.join(run, "checkpoints"), every, self.getOrDefault("checkpointKeep"), identity)
 
-    def _identity(self, module: nn.Module, data: Any) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be taken up."""
+    def _identity(self, module: nn.Module) -> dict[str, Any]:
+        """What must be the same, beside the data, for a checkpoint to be taken up."""
         shapes = {
             name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
             for name, value in module.state_dict().items()
         }
         settings = self._settings(0)
         same = ("batchSize", "accumulationSteps", "dropLast", "seed", "optimizer", "reader", "precision")
-        told = {"rows": data.rows, "content": getattr(data, "digest", None)}
-        return {"model": shapes, "data": told, **{name: settings[name] for name in same}}
+        return {"model": shapes, **{name: settings[name] for name in same}}
 
     def _loggers(self) -> list[Logger]:
         return [one for one in self.getOrDefault("callbacks") if isinstance(one, Logger)]
@@ -415,6 +418,15 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         told = {param.name: self.getOrDefault(param) for param in self.params if self.isDefined(param)}
         left_out = ("storePath", "checkpointDir", "initialWeights", "callbacks", "metrics")
         return {name: _plain(value) for name, value in told.items() if name not in left_out} | {"numProc": size}
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A module of this fit's own: several fits, in threads, may be given the same."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # what cannot be copied cannot be pickled: that error names the attribute
+        program.pickle(model, "model")
+        raise
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sparkdl import pt2
 from sparkdl.errors import BundleIntegrityError, ModelNotPicklableError, SparkdlError, UntrustedBundleError
 
 Weights = Mapping[str, Tensor]
+_EXPORTER = threading.Lock()  # torch.export keeps its modes for the whole process; a CrossValidator fits in threads
 EXPORTED = "program.pt2"
 
 
@@ -67,8 +69,9 @@ class Program:
 
     def _load_exported(self, weights: Weights) -> nn.Module:
         try:
-            program = torch.export.load(io.BytesIO(pt2.checked(self.content)))
-            module: nn.Module = program.module(check_guards=False)  # they would be code; the signature tells the shapes
+            with _EXPORTER:
+                program = torch.export.load(io.BytesIO(pt2.checked(self.content)))
+                module: nn.Module = program.module(check_guards=False)  # guards would be code; the signature has shapes
             module.load_state_dict(dict(weights), strict=True, assign=True)
         except Exception as error:  # torch raises whatever it trips over
             raise BundleIntegrityError(
@@ -87,7 +90,8 @@ def build(module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[],
     training = module.training
     module.eval()
     try:
-        return Program("export", content=_export(module, example))
+        with _EXPORTER:
+            return Program("export", content=_export(module, example))
     except Exception as error:  # torch.export raises whatever the model's own code trips over: any is a reason
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     finally:

@@ -21,7 +21,9 @@ from typing import Any
 
 from sparkdl import store
 from sparkdl.data import lease
-from sparkdl.errors import CheckpointError
+from sparkdl.data.manifest import MANIFEST, Dataset
+from sparkdl.errors import CheckpointError, StoreError
+from sparkdl.source import Frame, PetastormDataset, Stored
 from sparkdl.train import checkpoint
 from sparkdl.train.checkpoint import Saved
 
@@ -84,12 +86,12 @@ def newest(run: str) -> Saved | None:
 
 
 def check(run: str, identity: Mapping[str, Any], ranks: int, fewest: int, epochs: int) -> None:
-    """Raise CheckpointError unless the run can be taken up by a fit of this identity with ``ranks`` ranks, where
-    ``fewest`` would do, and has epochs left."""
+    """Raise CheckpointError unless the run can be taken up by a fit of this identity, but for its data, with ``ranks``
+    ranks, where ``fewest`` would do, and has epochs left."""
     found = newest(run)
     if found is None:
         raise CheckpointError(f"there is nothing to resume in {run}", uri=run, what=None)
-    checkpoint.check_identity(found.identity, identity, run)
+    checkpoint.check_identity({key: value for key, value in found.identity.items() if key != "data"}, identity, run)
     if found.ranks != ranks and not (fewest and ranks >= fewest):
         raise CheckpointError(
             f"the checkpoints at {run} are of {found.ranks} ranks, and numProc is {ranks}; set it to {found.ranks}, or "
@@ -107,3 +109,26 @@ def check(run: str, identity: Mapping[str, Any], ranks: int, fewest: int, epochs
             expected=f"more than {found.epoch}",
             got=epochs,
         )
+
+
+def same_data(run: str, source: Frame | Stored, classes: int | None) -> Dataset | PetastormDataset:
+    """The data of the run that is taken up, which must be that of ``source``: what is still there of it, or written anew
+    after the run was finished. Raises CheckpointError if it is other data."""
+    uri, found = store.join(run, "data"), newest(run)
+    is_there = store.exists(store.join(uri, MANIFEST))
+    try:
+        data = source.dataset(uri, classes=classes, digest=True)
+        if found is not None:
+            checkpoint.check_identity({"data": found.identity["data"]}, {"data": identity_of(data)}, run)
+    except StoreError as error:
+        raise CheckpointError(f"the run at {run} is of other data: {error}", uri=run, what="data") from error
+    except CheckpointError:
+        if not is_there:
+            store.delete(uri)
+        raise
+    return data
+
+
+def identity_of(data: Dataset | PetastormDataset) -> dict[str, Any]:
+    """What tells training data from other data."""
+    return {"rows": data.rows, "content": getattr(data, "digest", None)}

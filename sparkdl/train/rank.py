@@ -31,14 +31,20 @@ class Reading:
     memory_budget: int = 1 << 30
     drop_last: bool = False
 
+    @property
+    def reads_by_petastorm(self) -> bool:
+        """True if Petastorm's reader is the one."""
+        return self.kind == "petastorm" or isinstance(self.data, PetastormDataset)
+
     def reader(self, world: World, *, pin_memory: bool = False) -> Reader:
         """A rank's reader of the training rows."""
         settings: dict[str, Any] = {
             "batch_size": self.batch_size, "seed": self.seed, "memory_budget": self.memory_budget,
             "drop_last": self.drop_last,
         }  # fmt: skip
-        if self.kind == "petastorm" or isinstance(self.data, PetastormDataset):
+        if self.reads_by_petastorm:
             return PetastormReader(self.data, world, **settings)
+        assert isinstance(self.data, Dataset)
         return ArrowReader(self.data, world, **settings, pin_memory=pin_memory)
 
     def validation(self, world: World) -> Reader | None:
