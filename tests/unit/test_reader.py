@@ -94,6 +94,21 @@ def test_the_order_depends_on_seed_and_epoch_alone(data, budget):
     assert [keys(reader.epoch(epoch)) for epoch in (0, 1)] == [order(0, 0), order(0, 1)]  # not on what was read before
 
 
+def test_rows_within_a_row_group_come_in_another_order_each_epoch(tmp_path):
+    data = dataset(tmp_path, [(40,)])
+    for budget in BUDGETS:
+        reader = ArrowReader(data, World(), batch_size=8, seed=0, memory_budget=budget)
+        assert len({tuple(flat(reader.epoch(epoch))) for epoch in range(4)}) == 4
+
+
+def test_two_epochs_at_the_same_time_do_not_share_memory(data):
+    for budget in BUDGETS:
+        reader = ArrowReader(data, World(), batch_size=4, seed=0, memory_budget=budget)
+        alone = [flat(reader.epoch(epoch)) for epoch in (0, 1)]
+        together = list(zip(reader.epoch(0), reader.epoch(1), strict=True))
+        assert [flat(batches) for batches in zip(*together, strict=True)] == alone
+
+
 def test_an_epoch_that_was_left_half_way_does_not_disturb_the_next(data):
     for budget in BUDGETS:
         reader = ArrowReader(data, World(), batch_size=4, seed=0, memory_budget=budget)
