@@ -110,13 +110,6 @@ def check_rows(reading: Reading, ranks: int, module: nn.Module, recipe: Recipe, 
     if reading.reads_by_petastorm:
         check_ranks(reading.data, ranks)
     reader = reading.reader(World(rank=0, size=ranks))
-    if not reader.steps_per_epoch:
-        raise _too_few(
-            f"with dropLast no step is left: {ranks} ranks share {rows} rows, which is not a batch of "
-            f"{reading.batch_size} on each; lower batchSize, or keep the last batch",
-            rows,
-            ranks,
-        )
     last = reader.rows_in_step(reader.steps_per_epoch - 1)
     if 1 in last and example is not None and not recipe.sync_batch_norm and not _trains_on_one_row(module, example):
         raise _too_few(

@@ -29,7 +29,7 @@ from sparkdl.train.callbacks import Callback
 from sparkdl.train.checkpoint import Checkpoints, Every
 from sparkdl.train.loggers import Logger
 from sparkdl.train.loop import Schedule, Training
-from sparkdl.train.metrics import metrics_given, monitor_for
+from sparkdl.train.metrics import Monitor, metrics_given, monitor_for
 from sparkdl.train.named import loss_named, named_optimizer, named_scheduler
 from sparkdl.train.rank import Rank, Reading
 from sparkdl.train.step import Recipe
@@ -200,7 +200,9 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             identity["data"] = runs.identity_of(data)
             rank = Rank(main, reading, self._checkpoints(run, identity), store.join(run, "weights.safetensors"))
             settings = self._settings(size)
-            with Telling(self._loggers(), settings, self._bar(data.rows), time.monotonic() - started) as telling:
+            where = {"checkpointDir": self.getOrDefault("checkpointDir")} if self._keeps() else {}
+            seconds = time.monotonic() - started
+            with Telling(self._loggers(), settings | where, self._bar(data.rows), seconds) as telling:
                 answer, attempts = self._launch(spark, rank, size, telling)
                 weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
                 store.delete(rank.weights_uri)
@@ -332,15 +334,16 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         if example is not None:
             checks.check_loss(module, loss, task, example, source.label, weighted=source.has_weights)
             checks.check_metrics(module, metrics, task, example, source.label)
+        parameters.check_trainable(module, self.getOrDefault("frozen"))
+        monitor = monitor_for(
+            self.getOrDefault("monitor") if self.isSet("monitor") else None, source.has_validation, metrics, task,
+            patience=self.getOrDefault("patience"), min_delta=self.getOrDefault("minDelta"),
+        )  # fmt: skip
         callbacks = self.getOrDefault("callbacks")
         return Training(
             module, loss, optimizer, task, self.getOrDefault("epochs"), self.getOrDefault("seed"),
-            recipe=self._recipe(), schedule=self._schedule(), frozen=tuple(self.getOrDefault("frozen")),
-            groups=tuple(self.getOrDefault("parameterGroups")), metrics=metrics,
-            monitor=monitor_for(
-                self.getOrDefault("monitor") if self.isSet("monitor") else None, source.has_validation, metrics, task,
-                patience=self.getOrDefault("patience"), min_delta=self.getOrDefault("minDelta"),
-            ),
+            recipe=self._recipe(), schedule=self._schedule(monitor), frozen=tuple(self.getOrDefault("frozen")),
+            groups=tuple(self.getOrDefault("parameterGroups")), metrics=metrics, monitor=monitor,
             callbacks=tuple(one for one in callbacks if isinstance(one, Callback)),
         )  # fmt: skip
 
@@ -362,10 +365,11 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             )
         return recipe
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self, monitor: Monitor | None) -> Schedule:
         make = self.getOrDefault("scheduler") if self.isSet("scheduler") else None
         if isinstance(make, str):
             make = named_scheduler(make, self.getOrDefault("schedulerParams"))
+            make = make.for_mode(monitor.mode) if monitor else make
         elif make is not None:
             make = checks.WithSteps(make)
         return Schedule(make, self.getOrDefault("schedulerInterval"), self.getOrDefault("learningRateScaling"))

@@ -17,7 +17,7 @@ from sparkdl.data.materialize import plain, write
 from sparkdl.data.petastorm import PetastormDataset, PetastormReader, converter_source
 from sparkdl.data.reader import ArrowReader
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SignatureError
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.signature import Signature, TensorSpec, check_indicator, label_spec, weight_spec
 from sparkdl.train.world import World
 
 if TYPE_CHECKING:
@@ -115,8 +115,11 @@ class Stored:
 
     def example(self) -> list[Tensor] | None:
         """See Frame."""
-        reader = ArrowReader if isinstance(self.data, Dataset) else PetastormReader
-        batch = next(iter(reader(self.data, World(), batch_size=_SAMPLE_ROWS, seed=0).scan()))  # type: ignore[arg-type]
+        settings: Any = {"batch_size": _SAMPLE_ROWS, "seed": 0, "memory_budget": 0}  # no more is read than is looked at
+        if isinstance(self.data, Dataset):
+            batch = next(ArrowReader(self.data, World(), **settings).scan())
+        else:
+            batch = next(PetastormReader(self.data, World(), **settings).scan())
         rows = [i % batch.rows for i in range(max(batch.rows, 3))]
         return [tensor[rows] for tensor in batch.inputs]
 
@@ -169,11 +172,13 @@ def _frame(df: DataFrame, names: Columns, module: nn.Module, task: str | None) -
             raise ColumnNotFoundError(name, [*inputs, names.label], role="in shapes, column")
     shapes = {name: shape for name, shape in names.shapes.items() if name in inputs}
     signature = Signature.from_dataframe(df, inputs, shapes=shapes, stack=stack(module, inputs))
-    label = _label(df, names.label, {key: shape for key, shape in names.shapes.items() if key == names.label})
+    label = label_spec(df, names.label, names.shapes)
+    if names.indicator is not None:
+        check_indicator(df, names.indicator)
     layout = Layout(
         signature.with_float_dtype(floats),
         replace(label, dtype=tasks.label_dtype(task, label.dtype, floats)),
-        weight=_weight(df, names.weight, floats) if names.weight else None,
+        weight=weight_spec(df, names.weight, floats if floats == "float64" else "float32") if names.weight else None,
         indicator=names.indicator,
         fraction=names.fraction,
         seed=names.seed,
@@ -227,27 +232,3 @@ def stack(module: nn.Module, names: Sequence[str]) -> str | None:
         expected=[p.name for p in positional],
         got=list(names),
     )
-
-
-def _label(df: DataFrame, name: str, shapes: dict[str, tuple[int, ...]]) -> TensorSpec:
-    kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
-    if kinds.get(name) in ("string", "binary"):
-        raise SignatureError(
-            f"label column {name!r} is {kinds[name]}; turn it into numbers first, by pyspark.ml's StringIndexer",
-            column=name,
-            expected="numbers",
-            got=kinds[name],
-        )
-    return Signature.from_dataframe(df, [name], shapes=shapes).inputs[0]
-
-
-def _weight(df: DataFrame, name: str, floats: str | None) -> TensorSpec:
-    spec = Signature.from_dataframe(df, [name]).inputs[0]
-    if spec.shape or spec.types[0] in ("string", "binary"):
-        raise SignatureError(
-            f"weight column {name!r} is {spec.types[0]}; a weight is one number a row",
-            column=name,
-            expected="a number",
-            got=spec.types[0],
-        )
-    return replace(spec, dtype="float64" if floats == "float64" else "float32")

@@ -20,15 +20,16 @@ class Telling:
     def __init__(
         self, loggers: Iterable[Logger], settings: dict[str, Any], bar: tuple[int, int] | None, materialise: float
     ) -> None:
-        self.loggers, self.settings = Loggers(loggers), settings
-        self.progress = FitProgress(*bar) if bar else None
+        self.loggers, self.settings, self.bar = Loggers(loggers), settings, bar
+        self.progress: FitProgress | None = None
         self.materialise = materialise
         self.logged: set[int] = set()
         self.launch = 0.0
 
     def __enter__(self) -> Telling:
-        self.started = self.asked = time.monotonic()
         self.loggers.on_fit_start(self.settings)
+        self.progress = FitProgress(*self.bar) if self.bar else None
+        self.started = self.asked = time.monotonic()
         return self
 
     def __exit__(
@@ -51,9 +52,10 @@ class Telling:
             self.progress(message)
 
     def end(self, model: Any, history: Sequence[dict[str, Any]]) -> None:
-        """The fit is done. Epochs whose message did not arrive are logged now."""
+        """The fit is done. Epochs whose message did not arrive are logged now, those before it was resumed are not."""
+        first = min(self.logged, default=0) if self.settings["resume"] else 0
         for entry in history:
-            if entry["epoch"] not in self.logged:
+            if entry["epoch"] >= first and entry["epoch"] not in self.logged:
                 self._log(entry)
         self.loggers.on_fit_end(model, None)
 

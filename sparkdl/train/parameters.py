@@ -38,7 +38,7 @@ def grouped(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def check(module: nn.Module, frozen: Sequence[str], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InvalidParamError for a pattern that no parameter's name matches, and if nothing is left to train."""
+    """Raise InvalidParamError for a pattern that no parameter's name matches."""
     names = [name for name, _ in module.named_parameters()]
     given = [("frozen", pattern) for pattern in frozen]
     given += [("parameterGroups", pattern) for group in groups for pattern in _patterns(group)]
@@ -50,6 +50,10 @@ def check(module: nn.Module, frozen: Sequence[str], groups: Sequence[Mapping[str
                 param=param,
                 value=pattern,
             )
+
+
+def check_trainable(module: nn.Module, frozen: Sequence[str]) -> None:
+    """Raise InvalidParamError if nothing is left to train."""
     if not any(parameter.requires_grad and not _matches(name, frozen) for name, parameter in module.named_parameters()):
         raise InvalidParamError(
             "the model has no parameter to train"

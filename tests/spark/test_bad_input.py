@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparkdl import Bundle, Signature, TensorSpec, TorchEstimator, TorchModel
+from sparkdl import Bundle, Signature, TensorSpec, TorchEstimator, TorchModel, materialize
 from sparkdl.errors import (
     BundleError,
     BundleIntegrityError,
@@ -171,7 +171,7 @@ def test_a_loss_that_does_not_fit_outputs_and_label(points, jobs, model, setting
 
 @pytest.mark.parametrize(("value", "told"), [(lambda o, y: (o - y) ** 2, r"got \(\d"), (lambda o, y: 1.0, "float")])
 def test_a_loss_that_is_not_one_number(points, value, told):
-    refused(SignatureError, f"one number.*{told}", points, loss=value, model=nn.Flatten(0), inputCols=["target"])
+    refused(SignatureError, f"one number.*{told}", points, loss=value, inputCols=["target"], model=nn.Flatten(0))
 
 
 class Pair(nn.Module):
@@ -386,3 +386,92 @@ def test_code_travels_only_when_trusted(points, tmp_path, jobs):
     linear = loaded.bundle.module().inner
     for row in loaded.transform(points.where("id < 5")).collect():
         assert row.prediction == pytest.approx(linear(torch.tensor(row.features)).item(), abs=1e-6)
+
+
+# Training
+
+
+def test_validation_is_told_one_way_and_by_a_boolean(points, jobs):
+    df = points.selectExpr("*", "id % 2 as odd", "cast(null as boolean) as unknown")
+    refused(InvalidParamError, "not both", df, validationIndicatorCol="odd", validationFraction=0.5)
+    error = refused(SignatureError, r"'odd' must be boolean \(got long\)", df, validationIndicatorCol="odd")
+    assert error.column == "odd"
+    assert refused(ColumnNotFoundError, "did you mean 'odd'", df, validationIndicatorCol="od").column == "od"
+    refused(DataError, "'unknown'", df, validationIndicatorCol="unknown")
+    with pytest.raises(InvalidParamError, match="validationFraction"):
+        estimator(validationFraction=1.0)
+
+
+@pytest.mark.parametrize("weight", ["-1.0", "double('nan')", "double('inf')", "cast(null as double)"])
+def test_a_weight_that_is_none_names_its_row(points, weight):
+    df = points.selectExpr("*", f"if(id = 7, {weight}, 1.0d) as w")
+    assert refused(DataError, "'w', row 7", df.coalesce(1), weightCol="w").column == "w"
+
+
+def test_weights_are_numbers_and_their_loss_is_a_row_s(points):
+    df = points.selectExpr("*", "cast(id as string) as text")
+    assert refused(SignatureError, "weight column 'text' is string", df, weightCol="text").column == "text"
+    refused(SignatureError, "'features'", df, weightCol="features")
+    refused(SignatureError, "a loss a row", df, weightCol="id", loss=lambda outputs, label: outputs.mean())
+
+
+def test_metrics_and_the_monitored_one_are_known(points, jobs):
+    refused(InvalidParamError, "did you mean 'meansquarederror'", points, metrics=["mean_squared_eror"])
+    refused(InvalidParamError, "one of task 'binary' or 'multiclass'", points, metrics=["auroc"])
+    refused(InvalidParamError, "'monitor' must be one of", points, monitor="val_loss")
+    refused(
+        InvalidParamError, "did you mean 'val_mse'", points, metrics=["mse"], monitor="val_mze", validationFraction=0.5
+    )
+    assert jobs() <= 8, "rows are looked at for shapes, nothing is launched"
+
+
+def test_parameters_are_named_by_patterns_that_match(points, jobs):
+    refused(
+        InvalidParamError,
+        "no parameter of the model matches 'wieght'.*did you mean 'weight'",
+        points,
+        frozen=["wieght"],
+    )
+    refused(InvalidParamError, "no parameter to train", points, frozen=["*"])
+    groups = [{"params": "head.*", "lr": 1.0}]
+    refused(InvalidParamError, "'parameterGroups': no parameter.*'head", points, parameterGroups=groups)
+    weights = {"weight": torch.zeros(1, 3), "bais": torch.zeros(1)}
+    error = refused(
+        InvalidParamError, "'bias' is missing.*'bais' is not in the model.*shape", points, initialWeights=weights
+    )
+    assert error.param == "initialWeights"
+    refused(InvalidParamError, "a state_dict", points, initialWeights=3)
+    refused(BundleNotFoundError, "nowhere", points, initialWeights="/nowhere")
+    assert jobs() <= 2, "a row is looked at for its shape"
+
+
+def test_recipes_that_do_not_go_together(points):
+    refused(InvalidParamError, "do not go together", points, compileModel=True, syncBatchNorm=True)
+    refused(InvalidParamError, "'minProc' must not be above", points, minProc=3)
+    refused(TooFewRowsError, "do not fill one batch", points.where("id < 10"), dropLast=True)
+    refused(InvalidParamError, "needs 'step_size'|step_size", points, scheduler="StepLR")
+
+
+def test_what_is_no_training_data_is_refused(points, tmp_path):
+    refused(InvalidParamError, "fit takes a DataFrame", 3)
+    refused(StoreError, "no .finished. dataset", str(tmp_path))
+
+
+def test_a_dataset_is_asked_for_what_it_has(points, tmp_path, jobs):
+    data = materialize(points, str(tmp_path / "d"), inputCols=["features"], labelCol="quadrant")
+    before = jobs()
+    refused(InvalidParamError, "'validationFraction' is for a DataFrame", data, validationFraction=0.5)
+    refused(InvalidParamError, "'weightCol' 'w' is not in the dataset", data, weightCol="w")
+    refused(ColumnNotFoundError, "did you mean 'features'", data, inputCols=["feature"])
+    refused(DataError, "class numbers from 0 to 1", data, task="binary", loss=None)
+    assert jobs() == before
+
+
+def test_a_corrupt_row_group_is_named(points, tmp_path):
+    data = materialize(points.coalesce(1), str(tmp_path / "d"), inputCols=["features"], labelCol="target")
+    path = tmp_path / "d" / data.files[0].path
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+    error = refused(DataError, "row group 0 of", data, labelCol="target", maxRetries=2)
+    assert error.file == str(path)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from sparkdl import TorchEstimator
-from sparkdl.data.materialize import materialize
+from sparkdl.data.manifest import Layout
+from sparkdl.data.materialize import write
 from sparkdl.data.reader import ArrowReader
 from sparkdl.signature import Signature
 from sparkdl.train.world import World
@@ -175,7 +176,7 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(points, tmp_path, ro
     ).fit(df)  # fmt: skip
 
     signature, label = Signature.from_dataframe(df, ["features"]), Signature.from_dataframe(df, ["label"]).inputs[0]
-    data = materialize(df, str(tmp_path / "data"), signature, label)
+    data = write(df, str(tmp_path / "data"), Layout(signature, label))
     readers = [ArrowReader(data, World(rank, 2, rank, 2), batch_size=batch, seed=seed) for rank in range(2)]
     steps = readers[0].steps_per_epoch
     assert steps == readers[1].steps_per_epoch == -(-((rows + 1) // 2) // batch)
