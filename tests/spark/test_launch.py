@@ -22,6 +22,7 @@ from sparkdl.errors import (
 )
 from sparkdl.session import free_slots
 from sparkdl.train.launcher import launch
+from sparkdl.train.pulse import Watch
 from sparkdl.train.world import World
 
 BACKENDS = ("horovod", "torch")
@@ -48,6 +49,14 @@ def test_ranks_meet_and_rank_0_answers(spark, backend):
 @pytest.mark.parametrize("size", [1, 2])
 def test_environment_backend_gives_the_world_alone(spark, size):
     assert launch(spark, lambda world: (world.rank, world.size), size, backend="environment") == (0, size)
+
+
+def test_horovod_has_a_limit_of_its_own_if_there_is_a_watch_and_only_then(spark):
+    def main(collective):
+        return os.environ.get("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS")
+
+    assert launch(spark, main, 1, watch=Watch(1, 600.0)) == "1800"
+    assert launch(spark, main, 1) is None
 
 
 def test_more_ranks_than_slots_fail_at_once_with_both_numbers(spark, jobs):
