@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import psutil
 from tabulate import tabulate
 
 Figures = Mapping[str, float]
-System = Callable[[], Figures]
+System = Callable[[], Figures | None]
 PACKAGES = ("pyspark", "torch", "horovod", "pyarrow", "pandas", "numpy")
 
 
@@ -34,22 +34,43 @@ def arguments(subject: str, systems: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def interleaved(systems: Mapping[str, System], rounds: int, work: str) -> list[dict[str, Any]]:
-    """Run every system once a round, after a round that does not count."""
+def interleaved(
+    systems: Mapping[str, System],
+    rounds: int,
+    work: str,
+    *,
+    ratios: Sequence[tuple[str, str, str]] = (),
+    warm_up: bool = True,
+) -> list[dict[str, Any]]:
+    """Run every system once a round, after a round that does not count.
+
+    A system that gives None, having said why, is left out from then on.
+    ratios: (system, peer, metric) whose ratio, of the figures of the same round, is a row too.
+    """
     found: dict[tuple[str, str], list[float]] = {}
-    for i in range(-1, rounds):
-        for name, system in systems.items():
+    systems = dict(systems)
+    for i in range(-1 if warm_up else 0, rounds):
+        for name, system in list(systems.items()):
             figures = system()
+            if figures is None:
+                del systems[name]
+                continue
             told = ", ".join(f"{metric} {value:,.2f}" for metric, value in figures.items())
             print(f"{'warm-up' if i < 0 else f'round {i + 1}/{rounds}'}  {name}: {told}", file=sys.stderr, flush=True)
             for metric, value in figures.items():
                 if i >= 0:
                     found.setdefault((name, metric), []).append(value)
-    return [row(work, name, metric, values) for (name, metric), values in found.items()]
+    rows = [row(work, name, metric, values) for (name, metric), values in found.items()]
+    for system, peer, metric in ratios:
+        if (system, metric) in found and (peer, metric) in found:
+            pairs = zip(found[system, metric], found[peer, metric], strict=True)
+            values = [mine / theirs for mine, theirs in pairs]
+            rows.append(row(work, f"{system} / {peer}", f"{metric.rpartition(' ')[0]} ratio", values))
+    return rows
 
 
 def row(work: str, system: str, metric: str, values: list[float]) -> dict[str, Any]:
-    name, _, unit = metric.partition(" ")
+    name, _, unit = metric.rpartition(" ")
     figures = {"n": len(values), "median": statistics.median(values), "min": min(values), "max": max(values)}
     return {"work": work, "system": system, "metric": name, "unit": unit, **figures}
 
@@ -86,13 +107,13 @@ def hardware() -> str:
     return f"{os.cpu_count()} x {models[0] if models else platform.machine()}, {memory:.0f} GiB"
 
 
-def session(**conf: str) -> Any:
-    """A Spark of two task slots."""
+def session(slots: int = 2, **conf: str) -> Any:
+    """The Spark session, made now if there is none."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.master("local[2]").appName("benchmark")
+    builder = SparkSession.builder.master(f"local[{slots}]").appName("benchmark")
     for key, value in {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
