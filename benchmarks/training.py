@@ -1,7 +1,7 @@
 """Two ranks of one torch thread train with Adam: an MLP 50-256-128-1, and a small ConvNet on 32x32x3 images of bytes.
 
 ``sparkdl`` is a whole ``TorchEstimator.fit`` from Parquet, through a DataFrame: its epochs' speed, its seconds from call to
-model, and where these go. The others are loops written by hand, with their data in memory already: ``horovod-loop``
+model, and where these go; ``sparkdl-torch`` is the same with ``collective="torch"``. The others are loops written by hand, with their data in memory already: ``horovod-loop``
 (DistributedOptimizer, started by horovod.run) and ``ddp-loop`` on two processes, ``single-process`` on one with batches
 twice as large. An epoch's speed is the median of all but the first, in which sparkdl reads the files.
 
@@ -30,8 +30,8 @@ from works import CONVNET, MLP, Work
 
 RANKS, EPOCHS = 2, 3
 ESTIMATOR = "horovod-estimator"
-SYSTEMS = ["sparkdl", "horovod-loop", "ddp-loop", "single-process", ESTIMATOR]
-RATIOS = [("sparkdl", "horovod-loop"), ("ddp-loop", "horovod-loop"), ("sparkdl", "ddp-loop")]
+SYSTEMS = ["sparkdl", "sparkdl-torch", "horovod-loop", "ddp-loop", "single-process", ESTIMATOR]
+RATIOS = [("sparkdl", "horovod-loop"), ("sparkdl-torch", "ddp-loop"), ("ddp-loop", "horovod-loop")]
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def figures(rows: int, seconds: list[float]) -> dict[str, float]:
     return {"throughput rows/s": rows / statistics.median(seconds[1:]), "first epoch rows/s": rows / seconds[0]}
 
 
-def fitted(table: Any, work: Work, epochs: int = EPOCHS) -> dict[str, float]:
+def fitted(table: Any, work: Work, collective: str = "horovod") -> dict[str, float]:
     """A fit's figures. ``driver``: seconds of the fit that no phase has: export, checks, the bundle."""
     import sparkdl
 
     shapes = {"features": works.IMAGE} if work.task == "multiclass" else {}
     estimator = sparkdl.TorchEstimator(
-        model=work.network, task=work.task, shapes=shapes, batchSize=work.batch, epochs=epochs, numProc=RANKS,
-        verbose=False,
+        model=work.network, task=work.task, shapes=shapes, batchSize=work.batch, epochs=EPOCHS, numProc=RANKS,
+        collective=collective, verbose=False,
     )  # fmt: skip
     started = time.monotonic()
     model = estimator.fit(table)
@@ -156,6 +156,7 @@ def measured(work: Work, rounds: int, only: list[str]) -> list[dict[str, Any]]:
         loop = Loop(work)
         systems = {
             "sparkdl": lambda: fitted(harness.session().read.parquet(folder), work),
+            "sparkdl-torch": lambda: fitted(harness.session().read.parquet(folder), work, "torch"),
             "horovod-loop": lambda: figures(work.rows, by_horovod(loop)),
             "ddp-loop": lambda: figures(work.rows, by_ddp(loop)),
             "single-process": lambda: figures(work.rows, in_one_process(loop)),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 FEATURES, CLASSES, IMAGE = 50, 10, (3, 32, 32)
+ROW_BYTES = 4 * (FEATURES + 1)  # of the MLP
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # executors cannot import it
 
