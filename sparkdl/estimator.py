@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import tempfile
 import time
@@ -28,10 +29,11 @@ from sparkdl.train import parameters
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.checkpoint import Checkpoints, Every
 from sparkdl.train.loggers import Logger
-from sparkdl.train.loop import Schedule, Training
+from sparkdl.train.loop import Training
 from sparkdl.train.metrics import Monitor, metrics_given, monitor_for
 from sparkdl.train.named import loss_named, named_optimizer, named_scheduler
 from sparkdl.train.rank import Rank, Reading
+from sparkdl.train.schedule import Schedule
 from sparkdl.train.step import Recipe
 from sparkdl.train.supervisor import supervise
 
@@ -49,6 +51,10 @@ DEFAULTS: dict[str, Any] = {
     "checkpointKeep": 2, "resume": False, "reader": "arrow", "memoryBudget": 1 << 30, "seed": 0, "collective": "auto",
     "trusted": False, "verbose": True,
 }  # fmt: skip
+_MAY_DIFFER = (
+    "model", "epochs", "numProc", "minProc", "maxRetries", "stallTimeout", "checkpointEvery", "checkpointKeep", "resume",
+    "patience", "collective", "trusted", "verbose", "predictionCol", "probabilityCol", "probabilityAsVector",
+)  # between a run and the fit that takes it up  # fmt: skip
 
 
 @with_accessors
@@ -189,14 +195,15 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             training = self._training(module, bundle, source, example)
             main = program.pickle(training, "the model, loss, optimizer, metrics or callbacks")
             started = time.monotonic()
-            identity = self._identity(module)
+            identity = self._identity(module, training)
             if self.getOrDefault("resume"):
                 runs.check(run, identity, size, self.getOrDefault("minProc"), training.epochs)
                 data = runs.same_data(run, source, checks.classes(bundle))
             else:
                 data = source.dataset(store.join(run, "data"), classes=checks.classes(bundle), digest=self._keeps())
             reading = self._reading(data)
-            checks.check_rows(reading, size, module, training.recipe, example)
+            for ranks in range(self.getOrDefault("minProc") or size, size + 1):
+                checks.check_rows(reading, ranks, module, training.recipe, example)
             identity["data"] = runs.identity_of(data)
             rank = Rank(main, reading, self._checkpoints(run, identity), store.join(run, "weights.safetensors"))
             settings = self._settings(size)
@@ -205,7 +212,6 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             with Telling(self._loggers(), settings | where, self._bar(data.rows), seconds) as telling:
                 answer, attempts = self._launch(spark, rank, size, telling)
                 weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
-                store.delete(rank.weights_uri)
                 validation = getattr(data, "validation", None)
                 told = {
                     **answer, "settings": settings, "rows": data.rows, "attempts": attempts,
@@ -293,6 +299,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
                 model = model()
         if not isinstance(model, nn.Module):
             raise InvalidParamError(f"'model' must make an nn.Module (got {model!r})", param="model", value=model)
+        parameters.check_state(model)
         parameters.check(model, self.getOrDefault("frozen"), self.getOrDefault("parameterGroups"))
         if self.isSet("initialWeights"):
             weights = _weights(self.getOrDefault("initialWeights"))
@@ -370,6 +377,13 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         if isinstance(make, str):
             make = named_scheduler(make, self.getOrDefault("schedulerParams"))
             make = make.for_mode(monitor.mode) if monitor else make
+            if make.is_plateau and self.getOrDefault("schedulerInterval") == "step":
+                raise InvalidParamError(
+                    "'schedulerInterval' must be 'epoch' for ReduceLROnPlateau, whose figure is known once an epoch "
+                    "(got 'step')",
+                    param="schedulerInterval",
+                    value="step",
+                )
         elif make is not None:
             make = checks.WithSteps(make)
         return Schedule(make, self.getOrDefault("schedulerInterval"), self.getOrDefault("learningRateScaling"))
@@ -389,17 +403,18 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             return None
         count, unit = self.getOrDefault("checkpointEvery").split(" ")
         every = Every(epochs=int(count)) if unit.startswith("epoch") else Every(updates=int(count))
-        return Checkpoints(store.join(run, "checkpoints"), every, self.getOrDefault("checkpointKeep"), identity)
+        keep, resume = self.getOrDefault("checkpointKeep"), self.getOrDefault("resume")
+        return Checkpoints(store.join(run, "checkpoints"), every, keep, identity, resume)
 
-    def _identity(self, module: nn.Module) -> dict[str, Any]:
+    def _identity(self, module: nn.Module, training: Training) -> dict[str, Any]:
         """What must be the same, beside the data, for a checkpoint to be taken up."""
         shapes = {
             name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
             for name, value in module.state_dict().items()
         }
-        settings = self._settings(0)
-        same = ("batchSize", "accumulationSteps", "dropLast", "seed", "optimizer", "reader", "precision")
-        return {"model": shapes, **{name: settings[name] for name in same}}
+        settings = {name: value for name, value in self._settings(0).items() if name not in _MAY_DIFFER}
+        told = {"model": shapes, "metrics": sorted(training.metrics), **settings}
+        return dict(json.loads(json.dumps(told, default=str)))  # as a checkpoint gives it back
 
     def _loggers(self) -> list[Logger]:
         return [one for one in self.getOrDefault("callbacks") if isinstance(one, Logger)]

@@ -17,8 +17,8 @@ from sparkdl.train.callbacks import Callback
 from sparkdl.train.collective import BACKENDS
 from sparkdl.train.gradients import COMPRESSED
 from sparkdl.train.loggers import Logger
-from sparkdl.train.loop import SCALINGS
 from sparkdl.train.named import loss_named, optimizer_class, scheduler_class
+from sparkdl.train.schedule import SCALINGS
 from sparkdl.train.step import PRECISIONS
 
 Converter = Callable[[Any], Any]

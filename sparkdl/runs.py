@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,23 +30,42 @@ from sparkdl.train.checkpoint import Saved
 
 _RUN = re.compile(r"run-\d{8}T\d{6}-[0-9a-f]{8}")
 _FINISHED = "finished"
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def run_in(place: str, *, resume: bool) -> Iterator[str]:
     """The folder of this fit's run under ``place``: a new one, or with ``resume`` the newest that has a checkpoint.
 
-    When the block ends well, the run's data and the runs before it that nobody works on are removed; when it does not,
-    everything stays, for ``resume``.
+    When the block ends well, the run's data and the finished runs before it are removed; when it does not, everything
+    stays, for ``resume``.
     Raises CheckpointError if there is nothing to resume, or if another process works on it.
     """
     run = _newest(place) if resume else store.join(place, _new_name())
-    lease.claim(run)
-    yield run
-    store.write_bytes(store.join(run, _FINISHED), b"")
-    lease.release(run)
-    store.delete(store.join(run, "data"))
-    _remove_older(place, run)
+    with _held(run):
+        lease.claim(run)
+        store.delete(store.join(run, _FINISHED))
+        yield run
+    try:  # the fit is done: what cannot be cleared away must not cost it
+        store.write_bytes(store.join(run, _FINISHED), b"")
+        lease.release(run)
+        for name in ("data", "weights.safetensors"):
+            store.delete(store.join(run, name))
+        _remove_older(place, run)
+    except OSError as error:
+        logger.warning("the run %s is finished, and could not be cleared: %s", run, error)
+
+
+_holding: set[str] = set()  # the runs that threads of this process work on
+
+
+@contextlib.contextmanager
+def _held(run: str) -> Iterator[None]:
+    _holding.add(run)
+    try:
+        yield
+    finally:
+        _holding.discard(run)
 
 
 def _new_name() -> str:
@@ -58,9 +78,9 @@ def _newest(place: str) -> str:
         run = store.join(place, name)
         if newest(run) is None:
             continue
-        if lease.is_held(run):
+        if run in _holding or lease.is_held(run):
             raise CheckpointError(
-                f"another process of this host works on {run}; let it end, or stop it, before resuming",
+                f"another fit on this host works on {run}; let it end, or stop it, before resuming",
                 uri=run,
                 what="owner",
             )
@@ -74,9 +94,10 @@ def _newest(place: str) -> str:
 
 
 def _remove_older(place: str, run: str) -> None:
+    """Runs before this one: finished ones, and those that nobody has touched for a week."""
     for name in filter(_RUN.fullmatch, store.names(place)):
         other = store.join(place, name)
-        if other < run and (store.exists(store.join(other, _FINISHED)) or lease.is_abandoned(other)):
+        if other < run and (store.exists(store.join(other, _FINISHED)) or lease.is_forgotten(other)):
             store.delete(other)
 
 
@@ -101,7 +122,7 @@ def check(run: str, identity: Mapping[str, Any], ranks: int, fewest: int, epochs
             expected=found.ranks,
             got=ranks,
         )
-    if found.epoch >= epochs:
+    if found.epoch >= epochs and store.exists(store.join(run, _FINISHED)):
         raise CheckpointError(
             f"there is nothing to resume in {run}: its {found.epoch} epochs are done; set epochs higher to train on",
             uri=run,

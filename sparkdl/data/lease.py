@@ -66,6 +66,12 @@ def is_abandoned(folder: str, now: float | None = None) -> bool:
     return latest is not None and (time.time() if now is None else now) - latest > FOREIGN_S
 
 
+def is_forgotten(folder: str) -> bool:
+    """True when nobody of this host holds the folder, and nothing in it was written for 7 days."""
+    latest = _latest_change(folder)
+    return not is_held(folder) and latest is not None and time.time() - latest > FOREIGN_S
+
+
 def is_held(folder: str) -> bool:
     """True when another process of this host owns the folder, and lives. Of one elsewhere nobody here can tell."""
     here, owner = _this_process(), _owner(folder)

@@ -193,7 +193,7 @@ class ArrowReader:
         for first in range(start * self.batch_size, rows, step):
             stop = min(first + step, rows)
             if pool.order is None:
-                arrays = [array[first:stop] for array in pool.arrays]
+                arrays = [array[first:stop].copy() for array in pool.arrays]  # a model may change its input in place
             else:
                 arrays = [array.take(pool.order[first:stop], axis=0) for array in pool.arrays]
             for parts in zip(*(torch.from_numpy(array).split(self.batch_size) for array in arrays), strict=True):

@@ -98,16 +98,17 @@ class _Normalise(torch.autograd.Function):
 
 def synchronised(module: nn.Module, collective: Collective) -> nn.Module:
     """``module`` with every batch norm in it replaced by a SyncBatchNorm; its parameters and names stay."""
-    if isinstance(module, _BatchNorm):
-        return SyncBatchNorm(module, collective)
-    for name, child in module.named_children():
-        setattr(module, name, synchronised(child, collective))
-    return module
+    made: dict[int, SyncBatchNorm] = {}  # one that has several names stays one
 
+    def replaced(part: nn.Module) -> nn.Module:
+        if isinstance(part, _BatchNorm):
+            return made.setdefault(id(part), SyncBatchNorm(part, collective))
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = replaced(child)
+        return part
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """True if a batch norm is in it, which cannot be trained on one row."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+    return replaced(module)
 
 
 @torch.no_grad()

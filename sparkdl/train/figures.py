@@ -16,10 +16,10 @@ _CHECK_EVERY = 32  # updates between looks at the loss on a GPU, where each look
 
 
 class LossWatch:
-    """The losses of an epoch: their mean, and an error as soon as one is not finite."""
+    """The losses of an epoch: their mean, and an error as soon as one is not finite. accumulation: steps to one."""
 
-    def __init__(self, epoch: int, device: torch.device) -> None:
-        self.epoch = epoch
+    def __init__(self, epoch: int, device: torch.device, accumulation: int = 1) -> None:
+        self.epoch, self.accumulation = epoch, accumulation
         self.every = 1 if device.type == "cpu" else _CHECK_EVERY
         self.waiting: list[tuple[Tensor, Tensor | float]] = []
         self.total, self.weight, self.updates = 0.0, 0.0, 0
@@ -51,12 +51,13 @@ class LossWatch:
         for loss, weight in self.waiting:
             self.latest = float(loss)
             if not math.isfinite(self.latest):
+                step = self.updates * self.accumulation
                 raise NonFiniteLossError(
-                    f"the loss became {self.latest} in epoch {self.epoch}, step {self.updates} (both from 0); lower the "
+                    f"the loss became {self.latest} in epoch {self.epoch}, step {step} (both from 0); lower the "
                     "learning rate, clip gradients (clipNorm), scale the inputs, or look for NaN and infinite values "
                     "in them",
                     epoch=self.epoch,
-                    step=self.updates,
+                    step=step,
                     loss=self.latest,
                 )
             self.total, self.weight = self.total + self.latest * float(weight), self.weight + float(weight)

@@ -28,12 +28,13 @@ class Gradients:
         for parameter in self.parameters:
             by_dtype.setdefault(parameter.dtype, []).append(parameter)
         self.buffers: list[Tensor] = []
+        self.views: list[tuple[nn.Parameter, Tensor]] = []
         for dtype, parameters in by_dtype.items():
             offset = 0 if self.buffers else _EXTRAS
             count = offset + sum(parameter.numel() for parameter in parameters)
             buffer = torch.zeros(count, dtype=dtype, device=collective.device)
             for parameter in parameters:
-                parameter.grad = buffer[offset : offset + parameter.numel()].view_as(parameter)
+                self.views.append((parameter, buffer[offset : offset + parameter.numel()].view_as(parameter)))
                 offset += parameter.numel()
             self.buffers.append(buffer)
 
@@ -41,6 +42,9 @@ class Gradients:
         """Start a step."""
         for buffer in self.buffers:
             buffer.zero_()
+        for parameter, view in self.views:
+            if parameter.grad is not view:  # at first, and after a callback's optimizer.zero_grad()
+                parameter.grad = view
 
     def reduce(self, loss: Tensor, weight: float | Tensor = 0.0) -> Tensor:
         """Sum the gradients over all ranks, and ``loss`` and ``weight`` likewise: a tensor of these two sums."""
@@ -62,9 +66,9 @@ class Gradients:
     def divide(self, by: Tensor) -> None:
         """Divide all gradients by a number."""
         for buffer in self.buffers:
-            buffer /= by.to(buffer.dtype)
+            buffer /= by
 
     def release(self) -> None:
         """Let go of the buffers."""
-        for parameter in self.parameters:
+        for parameter, _ in self.views:
             parameter.grad = None

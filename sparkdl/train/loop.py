@@ -5,7 +5,6 @@ An epoch is: updates (train/step.py), ranks agree on their buffers, validation, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,34 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from sparkdl.data.batch import Reader
-from sparkdl.train import batch_norm, parameters
+from sparkdl.errors import TrainingError
+from sparkdl.train import batch_norm, messages, parameters, tree
+from sparkdl.train.agree import agree
 from sparkdl.train.callbacks import Callback, Run
 from sparkdl.train.checkpoint import Checkpoints
 from sparkdl.train.clock import Clock
 from sparkdl.train.collective import Collective
 from sparkdl.train.metrics import Monitor
 from sparkdl.train.passes import Passes
-from sparkdl.train.state import Best, State, agree, seed_everything, weights_of
+from sparkdl.train.schedule import Schedule, lengths, scale, stretch
+from sparkdl.train.state import Best, State, is_finite, seed_everything, weights_of
 from sparkdl.train.step import Recipe
 
 Loss = Callable[[Any, Tensor], Tensor]
 Progress = Callable[[dict[str, Any]], None]
-SCALINGS = ("none", "linear", "sqrt")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate. make: ``(optimizer, steps in all) -> scheduler``, stepped each ``interval`` ("epoch" or
-    "step": an update). scaling: by how much more rows a step has with N ranks: "linear" N times the rate (Goyal et al.
-    2017), "sqrt" its root, "none"."""
-
-    make: Callable[[torch.optim.Optimizer, int], Any] | None = None
-    interval: str = "epoch"
-    scaling: str = "none"
-
-    def factor(self, ranks: int) -> float:
-        """What the rate is multiplied by."""
-        return {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[self.scaling]
 
 
 @dataclass(frozen=True)
@@ -97,14 +83,12 @@ def train(
     state = begin(training, reader, collective)
     clock = Clock()
     if checkpoints:
-        taken_up = checkpoints.restore(state, collective)
-        if taken_up and taken_up.ranks != world.size:
-            _rescale(state, training.schedule.factor(world.size) / training.schedule.factor(taken_up.ranks))
+        _take_up(training, state, reader, collective, checkpoints)
     run = Run(world=world, module=state.module, optimizer=state.optimizer, history=state.history)
 
     def save() -> None:
         clock("checkpoint")
-        if checkpoints and checkpoints.every.due(state, training.epochs):
+        if checkpoints and checkpoints.every.due(state, training.epochs) and is_finite(state.module):
             state.running = passes.running()
             checkpoints.save(state, collective)
         clock("compute")
@@ -127,7 +111,12 @@ def train(
             progress({"event": "epoch", **entry})
     _tell(training.callbacks, "on_fit_end", run)
     passes.stepper.gradients.release()
+    if checkpoints and world.is_chief:
+        checkpoints.check_ours(state)
     best = state.best
+    if training.monitor and best is None and world.is_chief:
+        name = training.monitor.name
+        messages.send("log", text=f"warning: {name} was never a number; the weights are those of the last epoch")
     weights = (best.weights if best else weights_of(state.module)) if world.is_chief else None
     return Result(state.module, state.history, best.epoch if best else None, weights)
 
@@ -147,23 +136,40 @@ def begin(training: Training, reader: Reader, collective: Collective) -> State:
     for tensor in module.state_dict().values():
         collective.broadcast(tensor)
     optimizer = training.optimizer(parameters.grouped(module, training.groups))
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * training.schedule.factor(collective.world.size)
     scaler = torch.amp.GradScaler(collective.device.type, enabled=training.recipe.precision == "float16")
-    schedule = training.schedule
-    updates = -(-reader.steps_per_epoch // training.recipe.accumulation)
-    steps = training.epochs * (updates if schedule.interval == "step" else 1)
-    return State(module, optimizer, scaler, schedule.make(optimizer, steps) if schedule.make else None)
+    updates = updates_per_epoch(training, reader)
+    scheduler = training.schedule.start(optimizer, collective.world.size, updates, training.epochs)
+    return State(module, optimizer, scaler, scheduler)
 
 
-def _rescale(state: State, factor: float) -> None:
-    """Change the learning rate, also the one that a scheduler starts from."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = group["lr"] * factor
-        if "initial_lr" in group:
-            group["initial_lr"] = group["initial_lr"] * factor
-    if hasattr(state.scheduler, "base_lrs"):
-        state.scheduler.base_lrs = [rate * factor for rate in state.scheduler.base_lrs]
+def updates_per_epoch(training: Training, reader: Reader) -> int:
+    """Updates of the weights in an epoch."""
+    return -(-reader.steps_per_epoch // training.recipe.accumulation)
+
+
+def _take_up(
+    training: Training, state: State, reader: Reader, collective: Collective, checkpoints: Checkpoints
+) -> None:
+    """Go on from the newest checkpoint, if there is one."""
+    try:
+        tree.dump([state.optimizer.state_dict(), state.scheduler and state.scheduler.state_dict()])
+    except TypeError as error:
+        raise TrainingError(
+            f"the optimizer or the scheduler has a state that checkpoints cannot hold: {error}; make it of numbers, "
+            "texts, tensors, lists and dictionaries, or train without checkpoints: no checkpointDir, maxRetries=0"
+        ) from error
+    told = lengths(state.scheduler) if state.scheduler is not None else {}
+    taken_up = checkpoints.restore(state, collective)
+    if taken_up is None:
+        return
+    factor = training.schedule.factor
+    if taken_up.ranks != collective.world.size:
+        scale(state.optimizer, factor(collective.world.size) / factor(taken_up.ranks), state.scheduler)
+    if told and told != lengths(state.scheduler):
+        done = state.epoch
+        if training.schedule.interval == "step":
+            done = done * updates_per_epoch(training, reader) + state.step // training.recipe.accumulation
+        stretch(state.scheduler, told, done)
 
 
 def _conclude(training: Training, state: State, entry: dict[str, Any], is_chief: bool) -> None:
@@ -172,10 +178,7 @@ def _conclude(training: Training, state: State, entry: dict[str, Any], is_chief:
     if monitor and monitor.better(entry[monitor.name], state.best.value if state.best else None):
         state.best = Best(state.epoch, entry[monitor.name], weights_of(state.module) if is_chief else None)
     if state.scheduler is not None and training.schedule.interval == "epoch":
-        if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            state.scheduler.step(entry[monitor.name if monitor else "loss"])
-        else:
-            state.scheduler.step()
+        training.schedule.step(state.scheduler, entry[monitor.name if monitor else "loss"])
     state.history.append(entry)
     state.epoch, state.step, state.running = state.epoch + 1, 0, {}
 

@@ -67,6 +67,12 @@ class NamedOptimizer:
         return optimizer
 
 
+_UNFIT = {
+    "LBFGS": "evaluates the loss several times a step; ranks take one",
+    "SparseAdam": "takes sparse gradients only; ranks add up dense ones: Adam does",
+}
+
+
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     """``torch.optim``'s class of that name, whatever the case. Raises InvalidParamError listing the nearest names."""
     classes = {
@@ -76,6 +82,10 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     }
     for key, value in classes.items():
         if key.lower() == name.lower():
+            if key in _UNFIT:
+                raise InvalidParamError(
+                    f"'optimizer' cannot be {key}, which {_UNFIT[key]}", param="optimizer", value=name
+                )
             return value
     raise InvalidParamError(
         f"'optimizer' must be a function, or the name of an optimizer in torch.optim (got {name!r})"

@@ -37,6 +37,18 @@ def grouped(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Any:
     return [group for group in [*made, {"params": list(trained.values())}] if group["params"]]
 
 
+def check_state(module: nn.Module) -> None:
+    """Raise InvalidParamError if the module's state is not of tensors alone, as bundles and checkpoints keep it."""
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise InvalidParamError(
+                f"the model's state holds a {type(value).__name__} as {name!r}; only tensors can be kept: make it a "
+                "buffer, or an argument of the model",
+                param="model",
+                value=name,
+            )
+
+
 def check(module: nn.Module, frozen: Sequence[str], groups: Sequence[Mapping[str, Any]]) -> None:
     """Raise InvalidParamError for a pattern that no parameter's name matches."""
     names = [name for name, _ in module.named_parameters()]

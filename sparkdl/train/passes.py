@@ -86,7 +86,7 @@ class Passes:
 
     def _take_up(self, running: dict[str, Any]) -> None:
         """Begin the epoch, or go on with the figures of a checkpoint within it."""
-        self.watch = LossWatch(self.state.epoch, self.collective.device)
+        self.watch = LossWatch(self.state.epoch, self.collective.device, self.training.recipe.accumulation)
         self.started, self.rows = time.monotonic(), 0
         if running:
             self.watch.take_up(running["loss"])

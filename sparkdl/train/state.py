@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparkdl.train.collective import Collective
-
 Tree = dict[str, Any]
 
 
@@ -29,7 +27,7 @@ class Best:
 @dataclass
 class State:
     """epoch and step: the next to be taken, from 0; a step is one batch on each rank. updates: of the weights, so far.
-    running: this rank's figures of an epoch that is not over."""
+    running: this rank's figures of an epoch that is not over. attempt: see Checkpoints."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -42,6 +40,7 @@ class State:
     best: Best | None = None
     stopped: bool = False
     running: Tree = field(default_factory=dict)
+    attempt: str = ""
 
     def shared(self) -> Tree:
         """What is the same on all ranks."""
@@ -60,7 +59,10 @@ class State:
 
     def own(self) -> Tree:
         """What is this rank's own."""
-        buffers = dict(self.module.named_buffers()) if self.step else {}  # between epochs ranks have agreed on them
+        buffers = dict(self.module.named_buffers())
+        if not self.step:  # between epochs ranks have agreed on them, and the module's state has all but some
+            kept = self.module.state_dict()
+            buffers = {name: value for name, value in buffers.items() if name not in kept}
         return {"random": random_state(self.module), "buffers": buffers, "running": self.running}
 
     def take_up(self, shared: Tree, own: Tree | None) -> None:
@@ -124,13 +126,11 @@ def _device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
+def is_finite(module: nn.Module) -> bool:
+    """False if a parameter holds a NaN or an infinite number: nothing to go on from."""
+    return all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+
+
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """A copy of the module's state on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
-
-
-def agree(collective: Collective, value: float) -> float:
-    """The sum of ``value`` over all ranks, the same on all."""
-    total = torch.tensor([value], dtype=torch.float64, device=collective.device)
-    collective.allreduce(total)
-    return float(total[0])

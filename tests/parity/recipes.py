@@ -9,9 +9,10 @@ from torch import nn
 from sparkdl.data.batch import Batch
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.checkpoint import Checkpoints, Every
-from sparkdl.train.loop import Schedule, Training, train
+from sparkdl.train.loop import Training, train
 from sparkdl.train.metrics import Monitor
 from sparkdl.train.named import named_optimizer
+from sparkdl.train.schedule import Schedule
 from sparkdl.train.step import Recipe
 
 

@@ -9,9 +9,10 @@ from batches import data, module, training
 from torch import nn
 
 from sparkdl.errors import NonFiniteLossError, TrainingError
+from sparkdl.train.callbacks import Callback
 from sparkdl.train.collective import SingleProcess
 from sparkdl.train.loop import Training, train
-from sparkdl.train.named import named_optimizer
+from sparkdl.train.named import loss_named, named_optimizer
 
 
 def by_hand(task, made, reader, epochs, optimizer):
@@ -186,3 +187,26 @@ def test_labels_in_a_column_of_their_own_are_counted_right():
     column = train(training("binary", module("binary")), reader, SingleProcess()).history
     assert [entry["accuracy"] for entry in column] == [entry["accuracy"] for entry in flat]
     assert [entry["loss"] for entry in column] == pytest.approx([entry["loss"] for entry in flat])
+
+
+def test_a_callback_may_let_go_of_the_gradients():
+    class Zeroes(Callback):
+        def on_step_end(self, run):
+            run.optimizer.zero_grad()
+
+    plain, zeroed = (
+        train(training("binary", module("binary"), callbacks=callbacks), data("binary"), SingleProcess()).weights
+        for callbacks in ((), (Zeroes(),))
+    )
+    assert all(torch.equal(value, zeroed[name]) for name, value in plain.items())
+
+
+def test_a_step_whose_weights_are_all_zero_changes_nothing():
+    reader = data("regression")
+    reader.batches = [(inputs, y, torch.zeros(len(y), dtype=torch.float64)) for inputs, y in reader.batches]
+    made = module("regression")
+    before = copy.deepcopy(made.state_dict())
+    loss = loss_named("mse_loss", reduction="none")
+    result = train(training("regression", made, epochs=1, loss=loss), reader, SingleProcess())
+    assert all(torch.equal(value, before[name]) for name, value in result.weights.items())
+    assert result.history[0]["loss"] == 0.0

@@ -204,6 +204,12 @@ def test_each_param_has_a_setter_that_chains_a_getter_and_a_word_of_explanation(
             assert getattr(estimator, f"set{name}")(GOOD[param.name][0]) is estimator
 
 
+@pytest.mark.parametrize("name", ["LBFGS", "SparseAdam"])
+def test_an_optimizer_that_ranks_cannot_use_is_refused(name):
+    with pytest.raises(InvalidParamError, match=f"cannot be {name}, which"):
+        TorchEstimator(optimizer=name)
+
+
 def test_positional_arguments_and_unknown_names_are_refused():
     with pytest.raises(TypeError):
         TorchEstimator(nn.Linear(2, 1))

@@ -15,14 +15,15 @@ from batches import data, module, training
 from torch import nn
 
 from sparkdl import store
-from sparkdl.errors import CheckpointError
+from sparkdl.errors import CheckpointError, NonFiniteLossError, TrainingError
 from sparkdl.train import checkpoint, tree
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.checkpoint import Checkpoints, Every, check_identity, saved
 from sparkdl.train.collective import SingleProcess
-from sparkdl.train.loop import Schedule, Training, train
+from sparkdl.train.loop import Training, train
 from sparkdl.train.metrics import Monitor, metrics_given
 from sparkdl.train.named import loss_named, named_optimizer, named_scheduler
+from sparkdl.train.schedule import Schedule
 from sparkdl.train.step import Recipe
 
 
@@ -127,7 +128,7 @@ def test_nothing_but_the_checkpoints_and_the_best_weights_they_name_stays(tmp_pa
     made = training("binary", module("binary"), epochs=4, monitor=Monitor("loss", "min"))
     train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every(), keep=1))
     (one,) = saved(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == sorted([os.path.basename(one.folder), one.best])
+    assert sorted(os.listdir(tmp_path)) == sorted(["attempt", one.best, os.path.basename(one.folder)])
     assert one.best.startswith("best-00003-")
 
 
@@ -171,7 +172,7 @@ def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, monkeypatch, ca
 
     def full(uri, content):
         calls.append(uri)
-        if 3 < len(calls) < 9:
+        if 4 < len(calls) < 10:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(uri, content)
 
@@ -185,7 +186,164 @@ def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, monkeypatch, ca
     epochs = [one.epoch for one in saved(str(tmp_path))]
     assert 1 in epochs
     assert len(epochs) < 3
-    assert len(os.listdir(tmp_path)) == len(epochs), "nothing half-written stays"
+    assert len(os.listdir(tmp_path)) == len(epochs) + 1, "nothing half-written stays"
+
+
+def damage(folder, name="shared.safetensors"):
+    path = Path(folder) / name
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_what_was_passed_over_does_not_stand_before_what_comes_after(tmp_path):
+    """Two disturbances: the newest are damaged, training goes on from before them, and is interrupted again."""
+    undisturbed = train(training("binary", Noisy().double(), epochs=6), data("binary"), SingleProcess())
+
+    def run(callbacks=(), epochs=6):
+        made = training("binary", Noisy().double(), epochs=epochs, callbacks=callbacks)
+        return train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every(), keep=3))
+
+    with pytest.raises(Killed):
+        run((Dies(4 * 7 + 1),))
+    newest, before, good = saved(str(tmp_path))
+    damage(newest.folder)
+    damage(before.folder)
+    with pytest.raises(Killed):
+        run((Dies(7 + 1),))
+    assert [one.epoch for one in saved(str(tmp_path))] == [good.epoch + 1, good.epoch]
+    result = run()
+    assert plain(result.history) == plain(undisturbed.history)
+    assert all(torch.equal(result.weights[key], value) for key, value in undisturbed.weights.items())
+
+
+def test_a_full_disk_does_not_cost_the_best_weights(tmp_path, monkeypatch):
+    """The file of the best weights takes the last of the space: the manifest after it cannot be written."""
+    write, failures = store.write_bytes, []
+
+    def full(uri, content):
+        if uri.endswith("checkpoint.json") and not failures:
+            failures.append(uri)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(uri, content)
+
+    monkeypatch.setattr(checkpoint.store, "write_bytes", full)
+
+    def run(callbacks=()):
+        made = training(
+            "binary", Noisy().double(), epochs=4, callbacks=callbacks, monitor=Monitor("loss", "max", min_delta=100),
+        )  # fmt: skip
+        return train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+
+    undisturbed = train(
+        training("binary", Noisy().double(), epochs=4, monitor=Monitor("loss", "max", min_delta=100)),
+        data("binary"),
+        SingleProcess(),
+    )
+    with pytest.raises(Killed):
+        run((Dies(2 * 7 + 1),))
+    assert failures
+    result = run()
+    assert result.best_epoch == undisturbed.best_epoch == 0
+    assert all(torch.equal(result.weights[key], value) for key, value in undisturbed.weights.items())
+
+
+def test_a_store_that_fails_to_read_for_a_while_loses_nothing(tmp_path, monkeypatch, caplog):
+    made = training("binary", module("binary"), epochs=2)
+    train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+    before = {one.folder for one in saved(str(tmp_path))}
+    read = store.read_bytes
+
+    def away(uri):
+        if any(uri.startswith(folder) for folder in before):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(uri)
+
+    monkeypatch.setattr(checkpoint.store, "read_bytes", away)
+    made = training("binary", module("binary"), epochs=1)
+    result = train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+    assert len(result.history) == 1
+    assert "Stale file handle" in caplog.text
+    monkeypatch.undo()
+    assert before <= {one.folder for one in saved(str(tmp_path))}
+
+
+def test_with_resume_there_must_be_something_that_can_be_taken_up(tmp_path):
+    places = Checkpoints(str(tmp_path), Every(), 2, {}, resume=True)
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(training("binary", module("binary")), data("binary"), SingleProcess(), checkpoints=places)
+
+
+def test_an_older_attempt_that_still_lives_can_save_nothing(tmp_path):
+    class TakenOver(Callback):
+        def on_epoch_end(self, run):
+            if run.epoch == 1:
+                (tmp_path / "attempt").write_text("another")
+
+    made = training("binary", module("binary"), callbacks=(TakenOver(),))
+    with pytest.raises(TrainingError, match="another attempt has taken over"):
+        train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+    assert [one.epoch for one in saved(str(tmp_path))] == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "interval"),
+    [
+        ("onecycle", {"max_lr": 0.1}, "step"),
+        ("cosineannealing", {}, "step"),
+        ("cosineannealing", {}, "epoch"),
+        ("step", {"step_size": 2}, "epoch"),
+    ],
+)
+def test_a_longer_training_goes_on_at_the_rate_it_would_have_had(name, arguments, interval, tmp_path):
+    """From the same epoch on, as if it had been meant to be longer from the start."""
+    schedule = Schedule(named_scheduler(name, arguments), interval)
+
+    def rates(epochs, places=None):
+        made = training("binary", module("binary"), epochs=epochs, schedule=schedule)
+        return [e["lr"] for e in train(made, data("binary"), SingleProcess(), checkpoints=places).history]
+
+    rates(3, checkpoints(tmp_path, Every()))
+    assert rates(6, checkpoints(tmp_path, Every()))[3:] == pytest.approx(rates(6)[3:])
+
+
+def test_a_buffer_that_is_not_of_the_state_comes_back_too(tmp_path):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 1).double()
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+        def forward(self, x):
+            self.calls += self.training
+            return self.linear(x)
+
+    def run(epochs):
+        made = training("binary", Counting(), epochs=epochs)
+        return train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+
+    run(2)
+    assert run(3).module.calls == 21
+
+
+def test_state_that_no_checkpoint_holds_is_said_before_the_first_step(tmp_path):
+    class Odd(torch.optim.SGD):
+        def state_dict(self):
+            return {**super().state_dict(), "odd": object()}
+
+    made = Training(module("binary"), loss_named("binary_cross_entropy_with_logits"), Odd, "binary", 1, 0)
+    with pytest.raises(TrainingError, match=r"'odd'\] is a object.*maxRetries=0"):
+        train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path))
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    class Spoils(Callback):
+        def on_step_end(self, run):
+            if (run.epoch, run.step) == (1, 7):
+                run.module[0].weight.data.fill_(float("nan"))
+
+    made = training("binary", module("binary"), epochs=3, callbacks=(Spoils(),))
+    with pytest.raises(NonFiniteLossError):
+        train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path, Every()))
+    assert [one.epoch for one in saved(str(tmp_path))] == [1]
 
 
 def test_the_best_weights_come_back_from_the_checkpoint(tmp_path):
