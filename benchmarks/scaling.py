@@ -102,7 +102,7 @@ def by_ranks(work: Work, ranks: list[int], rounds: int) -> list[dict[str, Any]]:
 
 def by_rows(most: int, rounds: int) -> list[dict[str, Any]]:
     """Tables of a hundredth, a tenth, and all of ``most`` rows."""
-    budget = f"{most * works.ROW_BYTES // 8 >> 10}k"  # a rank's half is four times as much
+    budget = f"{max(1, most * works.ROW_BYTES // 8 >> 20)}m"  # a rank's half is four times as much
     with tempfile.TemporaryDirectory(prefix="sparkdl-bench-") as folder:
         MLP.of(most).write(folder, FILES)
         samples = {
