@@ -44,7 +44,6 @@ def run_in(place: str, *, resume: bool) -> Iterator[str]:
     run = _newest(place) if resume else store.join(place, _new_name())
     with _held(run):
         lease.claim(run)
-        store.delete(store.join(run, _FINISHED))
         yield run
     try:  # the fit is done: what cannot be cleared away must not cost it
         store.write_bytes(store.join(run, _FINISHED), b"")
@@ -134,7 +133,7 @@ def check(run: str, identity: Mapping[str, Any], ranks: int, fewest: int, epochs
 
 def same_data(run: str, source: Frame | Stored, classes: int | None) -> Dataset | PetastormDataset:
     """The data of the run that is taken up, which must be that of ``source``: what is still there of it, or written anew
-    after the run was finished. Raises CheckpointError if it is other data."""
+    after the run was finished, which it no longer is. Raises CheckpointError if it is other data."""
     uri, found = store.join(run, "data"), newest(run)
     is_there = store.exists(store.join(uri, MANIFEST))
     try:
@@ -147,6 +146,7 @@ def same_data(run: str, source: Frame | Stored, classes: int | None) -> Dataset 
         if not is_there:
             store.delete(uri)
         raise
+    store.delete(store.join(run, _FINISHED))
     return data
 
 
