@@ -176,10 +176,10 @@ class RanksLostError(LaunchError):
 
 
 class StalledRankError(RanksLostError):
-    """A rank holds up the others. Fields: ``rank``, ``host``, ``seconds`` (since it last moved or was heard),
-    ``phase`` (where it was then)."""
+    """A rank holds up the others. Fields: ``rank`` (None before it has met the others), ``host``, ``seconds`` (since it
+    last moved or was heard), ``phase`` (where it was then)."""
 
-    rank: int
+    rank: int | None
     host: str
     seconds: float
     phase: str

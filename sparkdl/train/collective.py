@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from sparkdl.errors import LaunchError
 from sparkdl.train import pulse
+from sparkdl.train.failure import PeerFailedError
 from sparkdl.train.world import World
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -199,6 +201,23 @@ class Seat:
 
 
 @contextlib.contextmanager
+def together(seat: Seat) -> Iterator[None]:
+    """What a rank does in this block it may fail at alone; then none goes on, for they would wait for it for ever.
+
+    Raises what the block raised, on the other ranks PeerFailedError.
+    """
+    try:
+        yield
+    except Exception as error:
+        seat.exchange(f"{type(error).__name__}: {error}")
+        raise
+    problems = seat.exchange("")
+    failed = next((rank for rank, problem in enumerate(problems) if problem), None)
+    if failed is not None:
+        raise PeerFailedError(f"rank {failed} cannot begin: {problems[failed]}")
+
+
+@contextlib.contextmanager
 def join(seat: Seat, backend: str) -> Iterator[Collective]:
     """Join the other ranks by ``backend`` (``horovod`` or ``torch``); leave together, or at once on an error."""
     connected = _horovod(seat) if backend == "horovod" else _torch(seat)
@@ -227,7 +246,8 @@ def horovod_environment(seat: Seat) -> Iterator[None]:
     """Set what ``hvd.init()`` reads, with rank 0's rendezvous running, until the block ends on every rank."""
     world = seat.world
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(rendezvous(seat.address, seat.addresses)) if world.is_chief else 0
+        with together(seat):
+            port = stack.enter_context(rendezvous(seat.address, seat.addresses)) if world.is_chief else 0
         host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
         stack.enter_context(environment(horovod_variables(world, seat.address, (host, port))))
         yield
@@ -277,13 +297,15 @@ def _torch(seat: Seat) -> Iterator[Collective]:
     import torch.distributed as dist
 
     world = seat.world
-    listener = socket.create_server((seat.address, 0)) if world.is_chief else None
-    port = listener.getsockname()[1] if listener else 0
-    host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
-    store = dist.TCPStore(
+    with together(seat):
+        listener = socket.create_server((seat.address, 0)) if world.is_chief else None
+    told = [seat.address, listener.getsockname()[1] if listener else 0, secrets.token_hex(16)]
+    host, port, secret = json.loads(seat.exchange(json.dumps(told))[0])
+    meeting = dist.TCPStore(
         host, port, world.size, is_master=world.is_chief, wait_for_workers=False,
         master_listen_fd=listener.detach() if listener else None,
     )  # fmt: skip
+    store = dist.PrefixStore(secret, meeting)  # it has no password: who does not know the keys finds nothing
     with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if seat.device.type == "cuda" else "gloo",

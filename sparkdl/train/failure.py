@@ -69,9 +69,13 @@ def first(failures: Iterable[Failure]) -> Failure | None:
     return min(failures, key=lambda failure: (failure.echo, failure.at, failure.rank), default=None)
 
 
+class PeerFailedError(RuntimeError):
+    """Another rank cannot begin, so this one does not either."""
+
+
 def is_echo(error: BaseException) -> bool:
     """True if a collective broke under this rank, as it does when another rank fails."""
-    if type(error).__name__ in _BROKEN_COLLECTIVE:
+    if isinstance(error, PeerFailedError) or type(error).__name__ in _BROKEN_COLLECTIVE:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and "gloo" in text and any(word in text for word in _BROKEN_GLOO)

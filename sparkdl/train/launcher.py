@@ -152,23 +152,25 @@ class _Task:
         for _ in batches:
             pass
         context = BarrierTaskContext.get()
-        with messages.sending(self.mailbox) as sender:
+        with messages.sending(self.mailbox) as sender, pulse.beating(None, "", task=context.partitionId()):
             seat, backend = take_seat(context, self.backend)
-            torch.set_num_threads(max(1, context.cpus()))  # every rank with every core's threads is slower
             rank, host = seat.world.rank, seat.addresses[seat.world.rank]
-            with pulse.beating(rank, host, task=context.partitionId()):
-                try:
-                    value = self._run(seat, backend)
-                    answer = cloudpickle.dumps(value if seat.world.is_chief else None)
-                except Exception as error:  # whatever main raised belongs to the driver
-                    answer = pickle.dumps(Failure.of(error, rank, host))
+            pulse.seated(rank, host)
+            torch.set_num_threads(max(1, context.cpus()))  # every rank with every core's threads is slower
+            try:
+                value = self._run(seat, backend)
+                answer = cloudpickle.dumps(value if seat.world.is_chief else None)
+            except Exception as error:  # whatever main raised belongs to the driver
+                answer = pickle.dumps(Failure.of(error, rank, host))
         row = {"rank": rank, "answer": answer, "messages": json.dumps(sender.undelivered)}
         yield pa.RecordBatch.from_pylist([row], schema=_SCHEMA)
 
     def _run(self, seat: Seat, backend: str) -> Any:
-        main = cloudpickle.loads(self.main)
-        if seat.device.type == "cuda":
-            torch.cuda.set_device(seat.device)
+        with collective.together(seat):
+            main = cloudpickle.loads(self.main)
+            collective.interface_of(seat.address)
+            if seat.device.type == "cuda":
+                torch.cuda.set_device(seat.device)
         if backend == "environment":
             with collective.horovod_environment(seat), _leaving_together(seat):
                 return main(seat.world)
@@ -192,19 +194,22 @@ def _backstop(stall_timeout: float | None) -> dict[str, str]:
 
 def take_seat(context: BarrierTaskContext, wanted: str) -> tuple[Seat, str]:
     """This task's Seat among its peers, and the backend that all of them will use."""
+    pulse.mark(pulse.BEGIN)
     gpus = context.resources().get("gpu")
     told = {
         "address": socket.gethostbyname(context.getTaskInfos()[context.partitionId()].address.rsplit(":", 1)[0]),
         "gpu": gpus.addresses[0] if gpus else None,
         "problem": collective.horovod_problem() if wanted in ("auto", "horovod") else None,
     }
-    peers = [json.loads(text) for text in context.allGather(json.dumps(told))]
+    with pulse.waiting():
+        peers = [json.loads(text) for text in context.allGather(json.dumps(told))]
     worlds = assign_worlds([peer["address"] for peer in peers])
     mine = context.partitionId()
     tasks = sorted(range(len(peers)), key=lambda task: worlds[task].rank)
 
     def exchange(text: str) -> list[str]:
-        gathered = context.allGather(text)
+        with pulse.waiting():
+            gathered = context.allGather(text)
         return [gathered[task] for task in tasks]
 
     seat = Seat(worlds[mine], [peers[task]["address"] for task in tasks], _device(worlds[mine], told["gpu"]), exchange)

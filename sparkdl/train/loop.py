@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparkdl.data.batch import Reader
 from sparkdl.errors import TrainingError
-from sparkdl.train import batch_norm, messages, parameters, tree
+from sparkdl.train import batch_norm, messages, parameters, pulse, tree
 from sparkdl.train.agree import agree
 from sparkdl.train.callbacks import Callback, Run
 from sparkdl.train.checkpoint import Checkpoints
@@ -80,6 +80,7 @@ def train(
     Raises NonFiniteLossError, on every rank alike, naming epoch and step.
     """
     world = collective.world
+    pulse.mark("begin to train")
     state = begin(training, reader, collective)
     clock = Clock()
     if checkpoints:

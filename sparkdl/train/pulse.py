@@ -18,6 +18,7 @@ from sparkdl.errors import StalledRankError
 from sparkdl.train import messages
 from sparkdl.train.messages import Message
 
+BEGIN = "begin"  # the phase of a task that has not met the others yet
 START = "start"  # the phase of a rank that has marked none yet
 WAITING = "all_reduce"  # the phase of a rank that waits for the others
 _EVERY_S = 1.0
@@ -28,9 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 class _Place:
-    __slots__ = ("marks", "phase")
+    __slots__ = ("host", "marks", "phase", "rank")
 
     def __init__(self) -> None:
+        self.rank: int | None = None
+        self.host = ""
         self.phase = START
         self.marks = 0
 
@@ -60,30 +63,35 @@ def waiting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def beating(
-    rank: int, host: str, *, task: int = 0, parent: int | None = None, every: float = _EVERY_S
+    rank: int | None, host: str, *, task: int = 0, parent: int | None = None, every: float = _EVERY_S
 ) -> Iterator[None]:
     """Send this rank's pulse until the block ends, and end this process when nobody is left to work for.
 
     That is: its ``parent`` (process id; the present parent by default) is gone, as it is when its executor died; or the
     driver, which it could reach before, refuses connections, as when it died or has given this launch up.
-    task: the number of the barrier task, by which Spark names it. every: seconds between two beats.
+    rank: None for a task that has not met the others yet, see ``seated``. task: the number of the barrier task, by which
+    Spark names it. every: seconds between two beats.
     """
     parent = os.getppid() if parent is None else parent
-    _here.phase, _here.marks = START, 0
+    _here.rank, _here.host, _here.phase, _here.marks = rank, host, BEGIN if rank is None else START, 0
     done = threading.Event()
+
+    def send(**more: bool) -> None:
+        content = {name: getattr(_here, name) for name in _Place.__slots__}
+        messages.beat(task=task, **content, **more)
 
     def beat() -> None:
         refused = 0
         while True:
             if os.getppid() != parent:
-                _end(rank, "its parent process is gone")
+                _end("its parent process is gone")
             try:
-                messages.beat(rank=rank, host=host, task=task, phase=_here.phase, marks=_here.marks)
+                send()
                 refused = 0
             except ConnectionRefusedError:
                 refused += 1
                 if refused >= _REFUSALS:
-                    _end(rank, "the driver no longer listens")
+                    _end("the driver no longer listens")
             if done.wait(every):
                 return
 
@@ -95,20 +103,25 @@ def beating(
         done.set()
         thread.join()
         with contextlib.suppress(ConnectionRefusedError):
-            messages.beat(rank=rank, host=host, task=task, phase=_here.phase, marks=_here.marks, done=True)
+            send(done=True)
 
 
-def _end(rank: int, why: str) -> None:
-    logger.error("rank %d ends itself: %s", rank, why)
+def seated(rank: int, host: str) -> None:
+    """The task has met the others: it is this rank, on this host."""
+    _here.rank, _here.host, _here.phase, _here.marks = rank, host, START, 0
+
+
+def _end(why: str) -> None:
+    logger.error("rank %s ends itself: %s", _here.rank, why)
     os._exit(ORPHANED)  # at once: other threads may be in a collective that never returns
 
 
 @dataclass
 class _Rank:
-    """What the driver knows of a rank, in seconds of the watch's own clock."""
+    """What the driver knows of a rank, in seconds of the watch's own clock; number: None before it has met the others."""
 
+    number: int | None
     host: str
-    task: int
     phase: str
     marks: int
     heard: float
@@ -120,26 +133,29 @@ class Watch:
     """The driver's watch over the pulses of ``size`` ranks: who of them holds up the others.
 
     A rank is stalled if for ``stall_timeout`` seconds its pulse has ceased, or it has not moved while it does not wait
-    for others. As long as none has marked a phase of its own, as in functions that know of no marks, ranks are judged
-    by their pulse alone. One that was never heard is not judged. If all wait for each other, the one furthest behind is
-    named.
+    for others, or it has not begun while others have. As long as none has marked a phase of its own, as in functions that
+    know of no marks, ranks are judged by their pulse alone. If all wait for each other, the one furthest behind is named.
     """
 
     def __init__(self, size: int, stall_timeout: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.size, self.stall_timeout = size, stall_timeout
         self._clock, self._last, self._now = clock, clock(), 0.0
-        self._ranks: dict[int, _Rank] = {}
+        self._ranks: dict[int, _Rank] = {}  # by barrier task
+        self._first_heard = 0.0
         self._is_marked = False
         self._lock = threading.Lock()
 
     def hear(self, pulse: Message) -> None:
         """Take a pulse; from any thread."""
         with self._lock:
-            known = self._ranks.get(pulse["rank"])
-            self._is_marked = self._is_marked or pulse["phase"] not in (START, WAITING)
-            self._ranks[pulse["rank"]] = _Rank(
-                pulse["host"], pulse["task"], pulse["phase"], pulse["marks"], heard=self._now,
-                moved=self._now if known is None or known.marks != pulse["marks"] else known.moved, done=pulse.get("done", False),
+            known = self._ranks.get(pulse["task"])
+            if not self._ranks:
+                self._first_heard = self._now
+            self._is_marked = self._is_marked or pulse["phase"] not in (BEGIN, START, WAITING)
+            is_same = known is not None and (known.number, known.marks) == (pulse["rank"], pulse["marks"])
+            self._ranks[pulse["task"]] = _Rank(
+                pulse["rank"], pulse["host"], pulse["phase"], pulse["marks"], heard=self._now,
+                moved=known.moved if known and is_same else self._now, done=pulse.get("done", False),
             )  # fmt: skip
 
     def check(self) -> None:
@@ -160,33 +176,47 @@ class Watch:
     def who(self, task: int) -> str | None:
         """``rank 1 on 10.0.0.2``: the rank of a barrier task, if it was heard."""
         with self._lock:
-            found = next(((number, rank) for number, rank in self._ranks.items() if rank.task == task), None)
-        return f"rank {found[0]} on {found[1].host}" if found else None
+            return _named(task, self._ranks[task]) if task in self._ranks else None
 
     def _stalled(self) -> StalledRankError | None:
-        running = {number: rank for number, rank in self._ranks.items() if not rank.done}
+        running = {task: rank for task, rank in self._ranks.items() if not rank.done}
         found = []
-        for number, rank in running.items():
+        for task, rank in running.items():
             silent, still = self._now - rank.heard, self._now - rank.moved
             if silent >= self.stall_timeout:
-                found.append((silent, -number, f"sent no sign of life for {silent:.0f} s, the last one"))
-            elif still >= self.stall_timeout and self._is_marked and rank.phase != WAITING:
-                found.append((still, -number, f"has not moved for {still:.0f} s"))
-        if not found and len(running) == self.size:
-            still = self._now - max(rank.moved for rank in running.values())
-            if still >= self.stall_timeout and all(rank.phase == WAITING for rank in running.values()):
-                behind = min(running, key=lambda number: (running[number].marks, number))
-                found.append((still, -behind, f"has waited for {still:.0f} s as all ranks do, the furthest behind,"))
-        if not found:
+                found.append((silent, task, "sent no sign of life"))
+            elif still >= self.stall_timeout and rank.phase != WAITING and (self._is_marked or rank.phase == BEGIN):
+                found.append((still, task, "has not moved"))
+        if found:
+            seconds, task, what = max(found)
+            return self._error(task, seconds, what)
+        waited = self._now - self._first_heard
+        absent = [task for task in range(self.size) if task not in self._ranks]
+        if self._ranks and absent and waited >= self.stall_timeout:
+            return self._error(absent[0], waited, "has not begun")
+        still = self._now - max((rank.moved for rank in running.values()), default=self._now)
+        all_wait = len(running) == self.size and all(rank.phase == WAITING for rank in running.values())
+        if not all_wait or still < self.stall_timeout:
             return None
-        seconds, negative, what = max(found)
-        rank = running[-negative]
+        behind = min(running, key=lambda task: (running[task].marks, running[task].number or 0))
+        return self._error(behind, still, "is furthest behind of all, which wait for each other")
+
+    def _error(self, task: int, seconds: float, what: str) -> StalledRankError:
+        rank = self._ranks.get(task)
+        who = _named(task, rank)
+        phase = rank.phase if rank else BEGIN
         return StalledRankError(
-            f"rank {-negative} on {rank.host} {what} in phase {rank.phase!r}; the limit is "
-            f"{self.stall_timeout:g} s. Look at that host (disk, memory, network) and at what this rank does there",
-            rank=-negative,
-            host=rank.host,
+            f"{who} {what} for {seconds:.0f} s in phase {phase!r}; the limit is {self.stall_timeout:g} s. Look at that "
+            "host (disk, memory, network) and at what this rank does there",
+            rank=rank.number if rank else None,
+            host=rank.host if rank else "",
             seconds=seconds,
-            phase=rank.phase,
-            reason=f"rank {-negative} on {rank.host} stalled in phase {rank.phase!r}",
+            phase=phase,
+            reason=f"{who} stalled in phase {phase!r}",
         )
+
+
+def _named(task: int, rank: _Rank | None) -> str:
+    if rank is None or rank.number is None:
+        return f"the rank of barrier task {task}"
+    return f"rank {rank.number} on {rank.host}"

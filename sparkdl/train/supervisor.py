@@ -54,7 +54,8 @@ def supervise(
         except SparkdlError as error:
             reason = one_line(error)
             attempts.append({"ranks": ranks, "error": reason})
-            if not is_lost(error):
+            shrank = isinstance(error, NotEnoughSlotsError) and len(attempts) > 1  # while it was about to begin again
+            if not is_lost(error) and not shrank:
                 raise
             if len(attempts) > max_retries:
                 raise _with_attempts(error, attempts) from error.__cause__

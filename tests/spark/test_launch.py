@@ -259,3 +259,28 @@ def test_a_stranger_gets_no_message_through(spark, caplog):
         launch(spark, main, 1, on_message=told.append)
     assert [message["text"] for message in told if message["kind"] == "log"] == ["real"]
     assert "does not know the secret" in caplog.text
+
+
+class OnOneRankOnly:
+    """What cannot be unpickled in the process of one task, as where a package is missing."""
+
+    def __call__(self, collective):
+        return "never"
+
+    def __reduce__(self):
+        return _unpickled, ()
+
+
+def _unpickled():
+    from pyspark import BarrierTaskContext
+
+    context = BarrierTaskContext.get()
+    if context is not None and context.partitionId() == 1:
+        raise ModuleNotFoundError("No module named 'only_there'")
+    return OnOneRankOnly()
+
+
+@pytest.mark.parametrize("backend", ["horovod", "torch"])
+def test_a_rank_that_cannot_begin_does_not_leave_the_others_waiting(spark, backend):
+    with pytest.raises(RankFailedError, match=r"(?s)rank 1 on .*No module named 'only_there'"):
+        launch(spark, OnOneRankOnly(), 2, backend=backend)

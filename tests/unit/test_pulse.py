@@ -94,7 +94,19 @@ def test_who_falls_silent_is_named_whatever_it_did_last():
 def test_of_all_that_wait_for_each_other_the_one_furthest_behind_is_named():
     _, error = named(*FOR_A_MINUTE(still(0, "all_reduce", marks=9), still(1, "all_reduce", marks=7)))
     assert (error.rank, error.phase) == (1, "all_reduce")
-    assert named(*FOR_A_MINUTE(still(0, "all_reduce"), still(1, "all_reduce")), size=3) is None, "one was never heard"
+
+
+def test_one_that_never_begins_while_others_have_is_named_by_its_task():
+    _, error = named(*FOR_A_MINUTE(still(0, "all_reduce"), still(1, "all_reduce")), size=3)
+    assert (error.rank, error.phase) == (None, "begin")
+    assert "the rank of barrier task 2 has not begun for 10 s" in str(error)
+    assert named(*([] for _ in range(60))) is None, "nobody was heard: Spark may not have started them yet"
+
+
+def test_one_that_hangs_before_it_has_met_the_others_is_named_by_its_task():
+    waits, hangs = (beat(0, phase, 1, task=task) | {"rank": None} for task, phase in enumerate(("all_reduce", "begin")))
+    _, error = named(*[[waits, hangs] for _ in range(60)])
+    assert "the rank of barrier task 1 has not moved for 10 s in phase 'begin'" in str(error)
 
 
 def test_ranks_that_never_mark_are_judged_by_their_pulse_alone():
@@ -114,10 +126,10 @@ def test_a_rank_that_is_done_may_be_silent():
 def test_a_driver_that_slept_itself_blames_nobody():
     clock = Clock()
     watch = Watch(1, 10.0, clock=clock)
-    watch.hear(beat(0, "compute", 1))
+    watch.hear(beat(0, "compute", 1, task=0))
     clock.now += 8 * 3600
     watch.check()
-    watch.hear(beat(0, "compute", 2))
+    watch.hear(beat(0, "compute", 2, task=0))
     clock.now += 5
     watch.check()
 
