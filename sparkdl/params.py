@@ -258,6 +258,18 @@ def _param(name: str, doc: str, converter: Converter) -> Param[Any]:
     return Param(Params._dummy(), name, doc, converter)  # type: ignore[attr-defined]
 
 
+DEFAULTS: dict[str, Any] = {
+    "optimizer": "adam", "optimizerParams": {}, "learningRate": 1e-3, "task": None, "probabilityCol": "probability",
+    "probabilityAsVector": False, "shapes": {}, "frozen": [], "parameterGroups": [], "validationFraction": 0.0,
+    "metrics": [], "patience": 0, "minDelta": 0.0, "callbacks": [], "batchSize": 256, "epochs": 1, "dropLast": False,
+    "accumulationSteps": 1, "precision": "float32", "gradientCompression": None, "compileModel": False,
+    "syncBatchNorm": False, "schedulerParams": {}, "schedulerInterval": "epoch", "learningRateScaling": "none",
+    "numProc": 0, "minProc": 0, "maxRetries": 2, "stallTimeout": 600.0, "checkpointEvery": "1 epoch",
+    "checkpointKeep": 2, "resume": False, "reader": "arrow", "memoryBudget": 1 << 30, "seed": 0, "collective": "auto",
+    "trusted": False, "verbose": True,
+}  # fmt: skip
+
+
 class ColumnParams(HasFeaturesCol, HasInputCols, HasPredictionCol):
     """Which columns go in, and what those that come out are called."""
 

@@ -12,7 +12,7 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationS
 from torch import nn
 
 import sparkdl
-from sparkdl import Callback, Logger, TorchEstimator, TorchModel, World
+from sparkdl import Callback, Logger, TorchEstimator, TorchModel, World, plan
 from sparkdl.errors import CheckpointError, RankFailedError
 
 
@@ -156,7 +156,7 @@ def test_a_warm_start_with_layers_frozen(points, tmp_path):
             assert not torch.equal(weights["3.weight"], first.bundle.weights["3.weight"])
             assert tuned.history[0]["loss"] < first.history[0]["loss"] / 2
         else:  # what differs is only how it was given
-            module = estimator(**settings)._module()
+            module = plan.module_of(plan.values_of(estimator(**settings)))
             assert all(torch.equal(value, first.bundle.weights[name]) for name, value in module.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
     assert all(parameter.requires_grad for parameter in made.parameters())

@@ -10,10 +10,10 @@ import pytest
 import sparkdl
 
 PACKAGE = Path(sparkdl.__file__).parent
-SPARK = {"estimator.py", "evaluate.py", "model.py", "params.py"}  # importing them imports pyspark
+SPARK = {"estimator.py", "evaluate.py", "model.py", "params.py", "plan.py"}  # importing them imports pyspark
 SPARK_INSIDE = {
     "doctor.py", "data/materialize.py", "runner.py", "score/udf.py", "score/stream.py", "score/batch.py",
-    "score/sink.py", "session.py", "train/launcher.py", "registry.py", "zeppelin.py", "data/petastorm.py",
+    "score/sink.py", "session.py", "train/launcher.py", "registry.py", "zeppelin.py",
 }  # only their functions do  # fmt: skip
 HOROVOD = {
     "doctor.py", "build_horovod.py", "horovod_source.py", "horovod_target.py", "train/collective.py",

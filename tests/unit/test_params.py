@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from sparkdl.errors import InvalidParamError
-from sparkdl.estimator import DEFAULTS, TorchEstimator
+from sparkdl.estimator import TorchEstimator
+from sparkdl.params import DEFAULTS
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.loggers import Logger
 
