@@ -176,7 +176,7 @@ class RanksLostError(LaunchError):
 
 
 class StalledRankError(RanksLostError):
-    """A rank holds up the others. Fields: ``rank`` (None before it has met the others), ``host``, ``seconds`` (since it
+    """A rank holds up the others. Fields: ``rank`` (None if it was never heard), ``host``, ``seconds`` (since it
     last moved or was heard), ``phase`` (where it was then)."""
 
     rank: int | None

@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -27,6 +28,7 @@ from sparkdl.train.failure import PeerFailedError
 from sparkdl.train.world import World
 
 F = TypeVar("F", bound=Callable[..., Any])
+_GUESTS_S = 60.0
 BACKENDS = ("auto", "horovod", "torch")
 
 
@@ -84,6 +86,8 @@ def _waits(operation: F) -> F:
 class HorovodCollective:
     """Ranks joined by Horovod. Make it after ``hvd.init()``."""
 
+    backend = "horovod"
+
     def __init__(self, world: World, device: torch.device) -> None:
         import horovod.torch as hvd
 
@@ -132,6 +136,10 @@ class HorovodCollective:
         """See Collective."""
         self._hvd.barrier()
 
+    def leave(self) -> None:
+        """Take part no more."""
+        self._hvd.shutdown()
+
 
 def _name(operation: str, tensor: Tensor) -> str:
     """Horovod caches what it learns of a name, so each kind of tensor has its own."""
@@ -151,6 +159,8 @@ def _restore(tensor: Tensor, data: Tensor) -> None:
 
 class TorchCollective:
     """Ranks joined by torch.distributed. Make it after ``init_process_group``."""
+
+    backend = "torch"
 
     def __init__(self, world: World, device: torch.device) -> None:
         self.world = world
@@ -181,76 +191,121 @@ class TorchCollective:
         """See Collective."""
         torch.distributed.barrier()
 
+    def leave(self) -> None:
+        """Take part no more."""
+        torch.distributed.destroy_process_group()
+
 
 @dataclass(frozen=True)
 class Seat:
     """What a rank knows before it is joined to the others.
 
-    addresses: each rank's IP address, in rank order. exchange: gives each rank's text to all, in rank order.
+    hosts: where each rank is, as Spark names it, in rank order. here: this host's IP address.
+    exchange: gives each rank's text to all, in rank order; Spark takes about a second for it.
     """
 
     world: World
-    addresses: Sequence[str]
+    hosts: Sequence[str]
+    here: str
     device: torch.device
     exchange: Callable[[str], list[str]]
 
     @property
     def address(self) -> str:
         """Where this rank listens: the loopback if all ranks are on one host."""
-        return "127.0.0.1" if len(set(self.addresses)) == 1 else self.addresses[self.world.rank]
+        return "127.0.0.1" if len(set(self.hosts)) == 1 else self.here
+
+
+@dataclass(frozen=True)
+class Met:
+    """What ranks have told each other. place: the address and port that rank 0 has opened for the backend, and
+    ``secret`` a word that only they know. prepared: this rank's own. listener: rank 0's socket for torch."""
+
+    backend: str
+    place: tuple[str, int]
+    secret: str
+    prepared: Any
+    listener: socket.socket | None
 
 
 @contextlib.contextmanager
-def together(seat: Seat) -> Iterator[None]:
-    """What a rank does in this block it may fail at alone; then none goes on, for they would wait for it for ever.
+def meet(seat: Seat, wanted: str, prepare: Callable[[], Any] = lambda: None) -> Iterator[Met]:
+    """Tell the other ranks all that must be known to join them, in one exchange; rank 0's listeners end with the block.
 
-    Raises what the block raised, on the other ranks PeerFailedError.
+    prepare: what a rank may fail at alone. If one fails, none goes on, for they would wait for it for ever: that rank
+    raises its error, the others PeerFailedError.
     """
+    with contextlib.ExitStack() as stack:
+        guests: Future[set[str]] = Future()
+        told: dict[str, Any] = {"address": seat.address, "problem": None, "horovod": None, "ports": {}}
+        failure = prepared = listener = None
+        try:
+            interface_of(seat.address)
+            prepared = prepare()
+            told["horovod"] = horovod_problem() if wanted in ("auto", "horovod") else None
+            if seat.world.is_chief:
+                told["secret"] = secrets.token_hex(16)
+                if wanted != "torch" and told["horovod"] is None:
+                    told["ports"]["horovod"] = stack.enter_context(rendezvous(seat.address, guests))
+                if wanted in ("auto", "torch"):
+                    listener = stack.enter_context(socket.create_server((seat.address, 0)))
+                    told["ports"]["torch"] = listener.getsockname()[1]
+        except Exception as error:
+            failure = error
+            told["problem"] = f"{type(error).__name__}: {error}"
+        peers = [json.loads(text) for text in seat.exchange(json.dumps(told))]
+        guests.set_result({peer["address"] for peer in peers})
+        if failure is not None:
+            raise failure
+        for rank, peer in enumerate(peers):
+            if peer["problem"]:
+                raise PeerFailedError(f"rank {rank} cannot begin: {peer['problem']}")
+        backend = "horovod"
+        if wanted != "environment":
+            backend = choose_backend(wanted, [peer["horovod"] for peer in peers])
+        chief = peers[0]
+        yield Met(backend, (chief["address"], chief["ports"][backend]), chief["secret"], prepared, listener)
+
+
+@contextlib.contextmanager
+def join(
+    seat: Seat, wanted: str, prepare: Callable[[], Any] = lambda: None
+) -> Iterator[tuple[HorovodCollective | TorchCollective, Any]]:
+    """Join the other ranks by ``horovod``, ``torch`` or the one that ``auto`` chooses; leave together, or at once on an
+    error. Gives the Collective and what ``prepare`` gave; see ``meet``."""
+    with meet(seat, wanted, prepare) as met:
+        collective = _by_horovod(seat, met) if met.backend == "horovod" else _by_torch(seat, met)
+        collective.barrier()  # all have met: rank 0's rendezvous can close
     try:
-        yield
-    except Exception as error:
-        seat.exchange(f"{type(error).__name__}: {error}")
-        raise
-    problems = seat.exchange("")
-    failed = next((rank for rank, problem in enumerate(problems) if problem), None)
-    if failed is not None:
-        raise PeerFailedError(f"rank {failed} cannot begin: {problems[failed]}")
-
-
-@contextlib.contextmanager
-def join(seat: Seat, backend: str) -> Iterator[Collective]:
-    """Join the other ranks by ``backend`` (``horovod`` or ``torch``); leave together, or at once on an error."""
-    connected = _horovod(seat) if backend == "horovod" else _torch(seat)
-    with connected as collective:
-        yield collective
+        yield collective, met.prepared
         collective.barrier()  # a fast rank's exit would read as a failure on a slow one
+    finally:
+        collective.leave()
 
 
-@contextlib.contextmanager
-def _horovod(seat: Seat) -> Iterator[Collective]:
+def _by_horovod(seat: Seat, met: Met) -> HorovodCollective:
     import horovod.torch as hvd
 
-    with contextlib.ExitStack() as meeting:
-        meeting.enter_context(horovod_environment(seat))
+    with environment(horovod_variables(seat.world, seat.address, met.place)):
         hvd.init()
-        collective = HorovodCollective(seat.world, seat.device)
-        collective.barrier()  # all have met: the rendezvous can close
-    try:
-        yield collective
-    finally:
-        hvd.shutdown()
+    return HorovodCollective(seat.world, seat.device)
 
 
-@contextlib.contextmanager
-def horovod_environment(seat: Seat) -> Iterator[None]:
-    """Set what ``hvd.init()`` reads, with rank 0's rendezvous running, until the block ends on every rank."""
+def _by_torch(seat: Seat, met: Met) -> TorchCollective:
+    import torch.distributed as dist
+
     world = seat.world
-    with contextlib.ExitStack() as stack:
-        with together(seat):
-            port = stack.enter_context(rendezvous(seat.address, seat.addresses)) if world.is_chief else 0
-        host, port = json.loads(seat.exchange(json.dumps([seat.address, port]))[0])
-        stack.enter_context(environment(horovod_variables(world, seat.address, (host, port))))
-        yield
+    store = dist.TCPStore(
+        *met.place, world.size, is_master=world.is_chief, wait_for_workers=False,
+        master_listen_fd=met.listener.detach() if met.listener else None,
+    )  # fmt: skip
+    with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if seat.device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(met.secret, store),  # it has no password: who does not know the keys finds nothing
+            rank=world.rank, world_size=world.size,
+        )  # fmt: skip
+    return TorchCollective(world, seat.device)
 
 
 def horovod_variables(world: World, address: str, meeting: tuple[str, int]) -> dict[str, str]:
@@ -267,18 +322,16 @@ def horovod_variables(world: World, address: str, meeting: tuple[str, int]) -> d
 
 
 @contextlib.contextmanager
-def rendezvous(address: str, peers: Sequence[str]) -> Iterator[int]:
-    """Horovod's rendezvous on ``address``, answering ``peers`` alone; its port."""
+def rendezvous(address: str, guests: Future[set[str]]) -> Iterator[int]:
+    """Horovod's rendezvous on ``address``, answering the addresses in ``guests`` alone, once they are known; its port."""
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
-
-    allowed = {address, *peers}
 
     class Server(RendezvousHTTPServer):  # type: ignore[misc]
         daemon_threads = True
         block_on_close = False
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
-            return client_address[0] in allowed
+            return client_address[0] in guests.result(_GUESTS_S)
 
     server = Server((address, 0), RendezvousHandler, verbose=0)
     server.init([])
@@ -290,31 +343,6 @@ def rendezvous(address: str, peers: Sequence[str]) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@contextlib.contextmanager
-def _torch(seat: Seat) -> Iterator[Collective]:
-    import torch.distributed as dist
-
-    world = seat.world
-    with together(seat):
-        listener = socket.create_server((seat.address, 0)) if world.is_chief else None
-    told = [seat.address, listener.getsockname()[1] if listener else 0, secrets.token_hex(16)]
-    host, port, secret = json.loads(seat.exchange(json.dumps(told))[0])
-    meeting = dist.TCPStore(
-        host, port, world.size, is_master=world.is_chief, wait_for_workers=False,
-        master_listen_fd=listener.detach() if listener else None,
-    )  # fmt: skip
-    store = dist.PrefixStore(secret, meeting)  # it has no password: who does not know the keys finds nothing
-    with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if seat.device.type == "cuda" else "gloo",
-            store=store, rank=world.rank, world_size=world.size,
-        )  # fmt: skip
-    try:
-        yield TorchCollective(world, seat.device)
-    finally:
-        dist.destroy_process_group()
 
 
 def horovod_problem() -> str | None:

@@ -152,31 +152,36 @@ class _Task:
         for _ in batches:
             pass
         context = BarrierTaskContext.get()
-        with messages.sending(self.mailbox) as sender, pulse.beating(None, "", task=context.partitionId()):
-            seat, backend = take_seat(context, self.backend)
-            rank, host = seat.world.rank, seat.addresses[seat.world.rank]
-            pulse.seated(rank, host)
-            torch.set_num_threads(max(1, context.cpus()))  # every rank with every core's threads is slower
+        seat = take_seat(context)
+        rank, host = seat.world.rank, seat.hosts[seat.world.rank]
+        torch.set_num_threads(max(1, context.cpus()))  # every rank with every core's threads is slower
+        with messages.sending(self.mailbox) as sender, pulse.beating(rank, host, task=context.partitionId()):
             try:
-                value = self._run(seat, backend)
+                value = self._run(seat)
                 answer = cloudpickle.dumps(value if seat.world.is_chief else None)
             except Exception as error:  # whatever main raised belongs to the driver
                 answer = pickle.dumps(Failure.of(error, rank, host))
         row = {"rank": rank, "answer": answer, "messages": json.dumps(sender.undelivered)}
         yield pa.RecordBatch.from_pylist([row], schema=_SCHEMA)
 
-    def _run(self, seat: Seat, backend: str) -> Any:
-        with collective.together(seat):
-            main = cloudpickle.loads(self.main)
-            collective.interface_of(seat.address)
+    def _run(self, seat: Seat) -> Any:
+        def prepare() -> Any:
             if seat.device.type == "cuda":
                 torch.cuda.set_device(seat.device)
-        if backend == "environment":
-            with collective.horovod_environment(seat), _leaving_together(seat):
-                return main(seat.world)
-        if seat.world.is_chief:
-            messages.send("joined", backend=backend, size=seat.world.size, device=seat.device.type)
-        with collective.environment(_backstop(self.stall_timeout)), collective.join(seat, backend) as joined:
+            return cloudpickle.loads(self.main)
+
+        pulse.mark(pulse.BEGIN)
+        if self.backend == "environment":
+            with collective.meet(seat, self.backend, prepare) as met:
+                variables = collective.horovod_variables(seat.world, seat.address, met.place)
+                with collective.environment(variables), _leaving_together(seat):
+                    pulse.mark(pulse.START)
+                    return met.prepared(seat.world)
+        limit = collective.environment(_backstop(self.stall_timeout))
+        with limit, collective.join(seat, self.backend, prepare) as (joined, main):
+            if seat.world.is_chief:
+                messages.send("joined", backend=joined.backend, size=seat.world.size, device=seat.device.type)
+            pulse.mark(pulse.START)
             return main(joined)
 
 
@@ -192,30 +197,25 @@ def _backstop(stall_timeout: float | None) -> dict[str, str]:
     return {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(max(120, round(3 * stall_timeout)))}
 
 
-def take_seat(context: BarrierTaskContext, wanted: str) -> tuple[Seat, str]:
-    """This task's Seat among its peers, and the backend that all of them will use."""
-    pulse.mark(pulse.BEGIN)
+def take_seat(context: BarrierTaskContext) -> Seat:
+    """This task's Seat among its peers, from what Spark tells all of them alike."""
+    hosts = [info.address.rsplit(":", 1)[0] for info in context.getTaskInfos()]
+    worlds, mine = assign_worlds(hosts), context.partitionId()
+    tasks = sorted(range(len(hosts)), key=lambda task: worlds[task].rank)
     gpus = context.resources().get("gpu")
-    told = {
-        "address": socket.gethostbyname(context.getTaskInfos()[context.partitionId()].address.rsplit(":", 1)[0]),
-        "gpu": gpus.addresses[0] if gpus else None,
-        "problem": collective.horovod_problem() if wanted in ("auto", "horovod") else None,
-    }
-    with pulse.waiting():
-        peers = [json.loads(text) for text in context.allGather(json.dumps(told))]
-    worlds = assign_worlds([peer["address"] for peer in peers])
-    mine = context.partitionId()
-    tasks = sorted(range(len(peers)), key=lambda task: worlds[task].rank)
 
     def exchange(text: str) -> list[str]:
         with pulse.waiting():
             gathered = context.allGather(text)
         return [gathered[task] for task in tasks]
 
-    seat = Seat(worlds[mine], [peers[task]["address"] for task in tasks], _device(worlds[mine], told["gpu"]), exchange)
-    if wanted == "environment":
-        return seat, wanted
-    return seat, collective.choose_backend(wanted, [peers[task]["problem"] for task in tasks])
+    return Seat(
+        worlds[mine],
+        [hosts[task] for task in tasks],
+        socket.gethostbyname(hosts[mine]),
+        _device(worlds[mine], gpus.addresses[0] if gpus else None),
+        exchange,
+    )
 
 
 def _device(world: World, gpu: str | None) -> torch.device:

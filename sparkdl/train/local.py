@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import cloudpickle
@@ -34,7 +34,9 @@ def run_here(main: Callable[..., Any], kwargs: dict[str, Any], size: int) -> Any
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkdl-"))
-        meeting = (_HOST, stack.enter_context(rendezvous(_HOST, [_HOST])))
+        guests: Future[set[str]] = Future()
+        guests.set_result({_HOST})
+        meeting = (_HOST, stack.enter_context(rendezvous(_HOST, guests)))
         with open(os.path.join(folder, "job"), "wb") as file:
             file.write(program.pickle((main, kwargs), "the training function"))
         processes = []

@@ -18,7 +18,7 @@ from sparkdl.errors import StalledRankError
 from sparkdl.train import messages
 from sparkdl.train.messages import Message
 
-BEGIN = "begin"  # the phase of a task that has not met the others yet
+BEGIN = "begin"  # the phase of a rank that has not met the others yet
 START = "start"  # the phase of a rank that has marked none yet
 WAITING = "all_reduce"  # the phase of a rank that waits for the others
 _EVERY_S = 1.0
@@ -32,7 +32,7 @@ class _Place:
     __slots__ = ("host", "marks", "phase", "rank")
 
     def __init__(self) -> None:
-        self.rank: int | None = None
+        self.rank = 0
         self.host = ""
         self.phase = START
         self.marks = 0
@@ -63,17 +63,16 @@ def waiting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def beating(
-    rank: int | None, host: str, *, task: int = 0, parent: int | None = None, every: float = _EVERY_S
+    rank: int, host: str, *, task: int = 0, parent: int | None = None, every: float = _EVERY_S
 ) -> Iterator[None]:
     """Send this rank's pulse until the block ends, and end this process when nobody is left to work for.
 
     That is: its ``parent`` (process id; the present parent by default) is gone, as it is when its executor died; or the
     driver, which it could reach before, refuses connections, as when it died or has given this launch up.
-    rank: None for a task that has not met the others yet, see ``seated``. task: the number of the barrier task, by which
-    Spark names it. every: seconds between two beats.
+    task: the number of the barrier task, by which Spark names it. every: seconds between two beats.
     """
     parent = os.getppid() if parent is None else parent
-    _here.rank, _here.host, _here.phase, _here.marks = rank, host, BEGIN if rank is None else START, 0
+    _here.rank, _here.host, _here.phase, _here.marks = rank, host, START, 0
     done = threading.Event()
 
     def send(**more: bool) -> None:
@@ -106,11 +105,6 @@ def beating(
             send(done=True)
 
 
-def seated(rank: int, host: str) -> None:
-    """The task has met the others: it is this rank, on this host."""
-    _here.rank, _here.host, _here.phase, _here.marks = rank, host, START, 0
-
-
 def _end(why: str) -> None:
     logger.error("rank %s ends itself: %s", _here.rank, why)
     os._exit(ORPHANED)  # at once: other threads may be in a collective that never returns
@@ -118,9 +112,9 @@ def _end(why: str) -> None:
 
 @dataclass
 class _Rank:
-    """What the driver knows of a rank, in seconds of the watch's own clock; number: None before it has met the others."""
+    """What the driver knows of a rank, in seconds of the watch's own clock."""
 
-    number: int | None
+    number: int
     host: str
     phase: str
     marks: int
@@ -152,7 +146,7 @@ class Watch:
             if not self._ranks:
                 self._first_heard = self._now
             self._is_marked = self._is_marked or pulse["phase"] not in (BEGIN, START, WAITING)
-            is_same = known is not None and (known.number, known.marks) == (pulse["rank"], pulse["marks"])
+            is_same = known is not None and known.marks == pulse["marks"]
             self._ranks[pulse["task"]] = _Rank(
                 pulse["rank"], pulse["host"], pulse["phase"], pulse["marks"], heard=self._now,
                 moved=known.moved if known and is_same else self._now, done=pulse.get("done", False),
@@ -198,7 +192,7 @@ class Watch:
         all_wait = len(running) == self.size and all(rank.phase == WAITING for rank in running.values())
         if not all_wait or still < self.stall_timeout:
             return None
-        behind = min(running, key=lambda task: (running[task].marks, running[task].number or 0))
+        behind = min(running, key=lambda task: (running[task].marks, running[task].number))
         return self._error(behind, still, "is furthest behind of all, which wait for each other")
 
     def _error(self, task: int, seconds: float, what: str) -> StalledRankError:
@@ -217,6 +211,4 @@ class Watch:
 
 
 def _named(task: int, rank: _Rank | None) -> str:
-    if rank is None or rank.number is None:
-        return f"the rank of barrier task {task}"
-    return f"rank {rank.number} on {rank.host}"
+    return f"rank {rank.number} on {rank.host}" if rank else f"the rank of barrier task {task}"

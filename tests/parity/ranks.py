@@ -134,9 +134,9 @@ def torch_rank(rank, other, answers, main, kwargs):
         return [text, received] if rank == 0 else [received, text]
 
     torch.set_num_threads(1)
-    seat = Seat(World(rank, 2, rank, 2, 0, 1), ["127.0.0.1"] * 2, torch.device("cpu"), exchange)
+    seat = Seat(World(rank, 2, rank, 2, 0, 1), ["here"] * 2, "127.0.0.1", torch.device("cpu"), exchange)
     try:
-        with join(seat, "torch") as collective:
+        with join(seat, "torch") as (collective, _):
             answer = main(collective, **kwargs)
     except Exception as error:
         answer = error

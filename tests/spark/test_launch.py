@@ -79,7 +79,7 @@ def test_the_rank_that_failed_is_named_not_its_echo(spark, backend, culprit):
 
     with pytest.raises(RankFailedError, match="the real reason") as caught:
         launch(spark, breaks_here, 2, backend=backend)
-    assert (caught.value.rank, caught.value.host) == (culprit, "127.0.0.1")
+    assert (caught.value.rank, caught.value.host) == (culprit, "localhost")
     assert "breaks_here" in caught.value.traceback
     assert "HorovodInternalError" not in caught.value.traceback
     assert launch(spark, lambda collective: "the next one works", 2, backend=backend) == "the next one works"

@@ -52,7 +52,7 @@ def test_a_worker_killed_in_mid_run_is_launched_again_and_resumes(spark, folder,
     assert answer == undisturbed()
     assert [attempt["ranks"] for attempt in attempts] == [2, 2]
     assert attempts[1]["error"] is None
-    assert f"rank {culprit} on 127.0.0.1 died: its Python worker process exited" in attempts[0]["error"]
+    assert f"rank {culprit} on localhost died: its Python worker process exited" in attempts[0]["error"]
     assert begun(told) == [0, 7]
     assert [message for message in told if message["kind"] == "retry"] == [
         {"kind": "retry", "attempt": 1, "of": 2, "ranks": 2, "reason": attempts[0]["error"]}
@@ -69,7 +69,7 @@ def test_a_stopped_process_is_named_and_ended(spark, folder):
 
     with pytest.raises(StalledRankError, match=r"rank 1 on 127\.0\.0\.1") as caught:
         supervise(spark, counting(folder, disturb), 2, max_retries=0, stall_timeout=3.0)
-    assert (caught.value.rank, caught.value.host) == (1, "127.0.0.1")
+    assert (caught.value.rank, caught.value.host) == (1, "localhost")
     assert caught.value.seconds >= 3
     stopped = int(Path(folder, "pid").read_text())
     if psutil.pid_exists(stopped):
@@ -86,7 +86,7 @@ def test_a_rank_that_does_not_go_on_is_named_not_the_one_that_waits_for_it(spark
     answer, attempts = supervise(spark, counting(folder, disturb, at="compute"), 2, stall_timeout=3.0)
     assert answer == undisturbed()
     assert [attempt["error"] for attempt in attempts] == [
-        f"rank {culprit} on 127.0.0.1 stalled in phase 'compute'",
+        f"rank {culprit} on localhost stalled in phase 'compute'",
         None,
     ]
 

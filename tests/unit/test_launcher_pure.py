@@ -71,7 +71,8 @@ def test_horovod_that_was_asked_for_and_is_missing_is_an_error_with_rank_reason_
     ],
 )
 def test_where_a_rank_listens(addresses, rank, address):
-    seat = Seat(World(rank=rank, size=len(addresses)), addresses, torch.device("cpu"), lambda text: [text])
+    world = World(rank=rank, size=len(addresses))
+    seat = Seat(world, addresses, addresses[rank], torch.device("cpu"), lambda text: [text])
     assert seat.address == address
 
 
