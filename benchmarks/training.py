@@ -195,7 +195,7 @@ def main() -> None:
     mlp, convnet = (MLP.of(100_000), CONVNET.of(4_000)) if asked.quick else (MLP, CONVNET)
     found = []
     if set(only) - {ESTIMATOR}:
-        found += measured(mlp, 2 if asked.quick else 5, only)
+        found += measured(mlp, 2 if asked.quick else 3, only)
         found += measured(convnet, 1 if asked.quick else 3, only)
     if ESTIMATOR in only:
         found += first_fits(mlp, 1 if asked.quick else 3)
