@@ -321,6 +321,13 @@ def horovod_variables(world: World, address: str, meeting: tuple[str, int]) -> d
     }
 
 
+def invited(*addresses: str) -> Future[set[str]]:
+    """Guests of a rendezvous that are known from the start."""
+    guests: Future[set[str]] = Future()
+    guests.set_result(set(addresses))
+    return guests
+
+
 @contextlib.contextmanager
 def rendezvous(address: str, guests: Future[set[str]]) -> Iterator[int]:
     """Horovod's rendezvous on ``address``, answering the addresses in ``guests`` alone, once they are known; its port."""
