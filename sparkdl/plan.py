@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparkdl import checks, program, store, tasks
 from sparkdl.bundle import Bundle
-from sparkdl.data.manifest import Dataset
+from sparkdl.data.manifest import Dataset, check_split
 from sparkdl.data.petastorm import PetastormDataset
 from sparkdl.errors import InvalidParamError
 from sparkdl.model import TorchModel
@@ -65,19 +65,12 @@ def module_of(values: Values) -> nn.Module:
 
 def columns_of(values: Values) -> Columns:
     """Which columns are what. Raises InvalidParamError if validation is told two ways."""
-    columns = Columns(
+    check_split(values["validationIndicatorCol"], values["validationFraction"])
+    return Columns(
         values["inputCols"], values["featuresCol"], values["labelCol"], values["weightCol"],
         values["validationIndicatorCol"], values["validationFraction"], values["shapes"],
         values["seed"], values["trusted"],
     )  # fmt: skip
-    if columns.indicator is not None and columns.fraction:
-        raise InvalidParamError(
-            f"set 'validationIndicatorCol' ({columns.indicator!r}) or 'validationFraction' ({columns.fraction}), "
-            "not both",
-            param="validationFraction",
-            value=columns.fraction,
-        )
-    return columns
 
 
 def training_of(

@@ -140,13 +140,10 @@ def free_slots(spark: SparkSession) -> int | None:
 
 
 def _registered_slots(spark: SparkSession, size: int) -> int:
-    slots = free_slots(spark) or 0
-    is_local = spark.sparkContext.master.startswith("local[") or spark.sparkContext.master == "local"
-    deadline = spark.sparkContext.startTime / 1000 + REGISTRATION_S
-    while slots < size and not is_local and time.time() < deadline:
-        time.sleep(0.1)
-        slots = free_slots(spark) or 0
-    return slots
+    if spark.sparkContext.master.startswith("local[") or spark.sparkContext.master == "local":
+        return free_slots(spark) or 0
+    left = spark.sparkContext.startTime / 1000 + REGISTRATION_S - time.time()
+    return await_slots(spark, size, left) or 0
 
 
 def await_slots(spark: SparkSession, size: int, seconds: float) -> int | None:

@@ -116,7 +116,7 @@ def check_split(indicator: str | None, fraction: float) -> None:
     if indicator is not None and fraction:
         raise InvalidParamError(
             f"'validationIndicatorCol' ({indicator!r}) and 'validationFraction' ({fraction}) are both set; "
-            "leave one of them out",
+            "validation rows are told by one of them, not both",
             param="validationFraction",
             value=fraction,
         )

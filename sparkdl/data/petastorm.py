@@ -23,6 +23,7 @@ from sparkdl.data.batch import Batch
 from sparkdl.data.manifest import Dataset
 from sparkdl.data.petastorm_compat import import_petastorm
 from sparkdl.data.petastorm_dataset import ConverterSource, PetastormDataset, converter_source, place
+from sparkdl.data.shard import batches_in_step
 from sparkdl.errors import DataError, InvalidParamError, TooFewRowsError
 from sparkdl.signature import TensorSpec
 from sparkdl.train.world import World
@@ -111,7 +112,7 @@ class PetastormReader:
 
     def rows_in_step(self, step: int) -> list[int]:
         """See Reader."""
-        return [max(0, min(self.batch_size, rows - step * self.batch_size)) for rows in self.rows_of_ranks]
+        return batches_in_step(self.rows_of_ranks, self.batch_size, step)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Reader."""

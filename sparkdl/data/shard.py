@@ -68,7 +68,12 @@ def rows_in_step(rows: int, ranks: int, batch_size: int, step: int, *, drop_last
     ``drop_last`` ``batch_size`` in every step. Beyond the last step nobody has any."""
     if drop_last:
         return [batch_size * (step < steps_per_epoch(rows, ranks, batch_size, drop_last=True))] * ranks
-    return [max(0, min(batch_size, n - step * batch_size)) for n in rows_per_rank(rows, ranks)]
+    return batches_in_step(rows_per_rank(rows, ranks), batch_size, step)
+
+
+def batches_in_step(sizes: Sequence[int], batch_size: int, step: int) -> list[int]:
+    """Rows of each rank's batch in ``step``, from the rows that each rank has in all."""
+    return [max(0, min(batch_size, rows - step * batch_size)) for rows in sizes]
 
 
 def pool_sizes(rows: int, batch_size: int, most: int) -> list[int]:

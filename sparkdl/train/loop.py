@@ -152,8 +152,9 @@ def _take_up(
     training: Training, state: State, reader: Reader, collective: Collective, checkpoints: Checkpoints
 ) -> None:
     """Go on from the newest checkpoint, if there is one."""
+    shared = state.shared()
     try:
-        tree.dump([state.optimizer.state_dict(), state.scheduler and state.scheduler.state_dict()])
+        tree.dump([shared["optimizer"], shared["scheduler"]])
     except TypeError as error:
         raise TrainingError(
             f"the optimizer or the scheduler has a state that checkpoints cannot hold: {error}; make it of numbers, "

@@ -95,17 +95,21 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     )
 
 
+def _check_known(cls: str, arguments: Mapping[str, Any], known: list[str], param: str) -> None:
+    for key in arguments:
+        if key not in known:
+            raise InvalidParamError(
+                f"{cls} takes no {key!r}{did_you_mean(key, known)}; it takes {known}",
+                param=param,
+                value=dict(arguments),
+            )
+
+
 def named_optimizer(name: str, arguments: Mapping[str, Any]) -> NamedOptimizer:
     """A NamedOptimizer whose arguments the class takes. Raises InvalidParamError if it does not."""
     cls = optimizer_class(name)
     known = [key for key in inspect.signature(cls).parameters if key != "params"]
-    for key in arguments:
-        if key not in known:
-            raise InvalidParamError(
-                f"torch.optim.{cls.__name__} takes no {key!r}{did_you_mean(key, known)}; it takes {known}",
-                param="optimizerParams",
-                value=dict(arguments),
-            )
+    _check_known(f"torch.optim.{cls.__name__}", arguments, known, "optimizerParams")
     return NamedOptimizer(name, dict(arguments))
 
 
@@ -169,13 +173,7 @@ def named_scheduler(name: str, arguments: Mapping[str, Any]) -> NamedScheduler:
     """A NamedScheduler whose arguments the class takes, none missing. Raises InvalidParamError if it does not."""
     cls = scheduler_class(name)
     known = [key for key in inspect.signature(cls).parameters if key not in ("optimizer", "last_epoch")]
-    for key in arguments:
-        if key not in known:
-            raise InvalidParamError(
-                f"torch.optim.lr_scheduler.{cls.__name__} takes no {key!r}{did_you_mean(key, known)}; it takes {known}",
-                param="schedulerParams",
-                value=dict(arguments),
-            )
+    _check_known(f"torch.optim.lr_scheduler.{cls.__name__}", arguments, known, "schedulerParams")
     missing = [key for key in _required(cls) if key not in {"optimizer", *_FILLED, *arguments}]
     if missing:
         raise InvalidParamError(

@@ -66,7 +66,8 @@ def test_local_cluster(tmp_path):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("grpc_status") is None, reason="Spark Connect's client needs grpcio, not in this lane"
+    importlib.util.find_spec("grpc_status") is None,
+    reason="Spark Connect's client needs grpcio-status, not in this lane",
 )
 def test_connect(tmp_path):
     """A client without a SparkContext."""

@@ -334,6 +334,17 @@ def test_state_that_no_checkpoint_holds_is_said_before_the_first_step(tmp_path):
         train(made, data("binary"), SingleProcess(), checkpoints=checkpoints(tmp_path))
 
 
+def test_a_scheduler_that_keeps_functions_in_its_state_is_saved_without_them(tmp_path):
+    schedule = Schedule(lambda optimizer, steps: torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.01, anneal_epochs=2))
+
+    def run(epochs, places):
+        made = training("binary", module("binary"), epochs=epochs, schedule=schedule)
+        return train(made, data("binary"), SingleProcess(), checkpoints=places)
+
+    run(2, checkpoints(tmp_path, Every()))
+    assert plain(run(4, checkpoints(tmp_path, Every())).history) == plain(run(4, None).history)
+
+
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     class Spoils(Callback):
         def on_step_end(self, run):
