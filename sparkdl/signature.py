@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkdl.errors import ColumnNotFoundError, EmptyDatasetError, SignatureError
+from sparkdl.errors import ColumnNotFoundError, EmptyDatasetError, SignatureError, did_you_mean
 
 DTYPE_OF_SPARK = {
     "boolean": "bool",
@@ -29,6 +29,7 @@ DTYPE_OF_SPARK = {
 }
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 FLOATS = ("float16", "float32", "float64")
+DECODERS = ("", "image")
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,25 @@ class TensorSpec:
     name: the model's name for it (a key of ``Bundle.predict``'s dictionaries).
     dtype: a numpy name out of ``bool uint8 int8 int16 int32 int64 float16 float32 float64``.
     shape: of one row; a batch of B rows has shape ``(B, *shape)``.
-    columns: one column, or several scalar columns stacked in this order into a vector. Empty for outputs.
+        A first size of None varies from row to row, as the number of tokens of a text does: the column's array is as
+        long as it is, and a batch is padded at the end with zeros to a common length ``(B, L, *shape[1:])``.
+    columns: one column, or several scalar columns stacked in this order into a vector. Empty for outputs, and for
+        a mask.
     types: each column's Spark type: a scalar's name, ``array<...>``, ``vector``, ``binary`` (the raw
         little-endian bytes of the tensor) or ``string`` (UTF-8 bytes, zero padded to the shape ``(length,)``).
+    mask_of: the name of an input whose first size varies; this one, of shape ``(None,)``, is 1 where it has a value and
+        0 where it is padded.
+    decode: ``image`` for a binary column of image files (JPEG, PNG, …), decoded to RGB ``uint8`` of shape
+        ``(3, height, width)``; a file of another size is a bad row.
     """
 
     name: str
     dtype: str
-    shape: tuple[int, ...] = ()
+    shape: tuple[int | None, ...] = ()
     columns: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    mask_of: str = ""
+    decode: str = ""
 
     def __post_init__(self) -> None:
         for what, value in (("columns", self.columns), ("types", self.types)):
@@ -60,7 +70,7 @@ class TensorSpec:
                 )
         if not isinstance(self.name, str):
             raise SignatureError(f"a tensor's name must be text (got {self.name!r})", column=None, got=self.name)
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", tuple(n if n is None else int(n) for n in self.shape))
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "types", tuple(self.types))
         if self.dtype not in DTYPES:
@@ -77,12 +87,36 @@ class TensorSpec:
                 expected=len(self.columns),
                 got=self.types,
             )
-        if any(n < 0 for n in self.shape):
+        if any(n is None or n < 0 for n in self.shape[1:]) or any(n is not None and n < 0 for n in self.shape[:1]):
             raise SignatureError(
-                f"shape of {self.name!r} must not have negative sizes (got {self.shape})",
+                f"shape of {self.name!r} must not have negative sizes, and only its first may be None (got {self.shape})",
                 column=self.name,
                 expected="sizes >= 0",
                 got=self.shape,
+            )
+        if self.decode not in DECODERS:
+            raise SignatureError(
+                f"decode of {self.name!r} must be one of {list(DECODERS)} (got {self.decode!r})",
+                column=self.name,
+                expected=DECODERS,
+                got=self.decode,
+            )
+        if self.decode and (
+            self.types != ("binary",) or self.dtype != "uint8" or len(self.shape) != 3 or self.is_ragged
+        ):
+            raise SignatureError(
+                f"{self.name!r} is decoded from image files: one binary column, dtype uint8, shape (3, height, width) "
+                f"(got {self})",
+                column=self.name,
+                expected="uint8[B, 3, H, W] of a binary column",
+                got=str(self),
+            )
+        if self.mask_of and (self.columns or self.shape != (None,)):
+            raise SignatureError(
+                f"the mask {self.name!r} of {self.mask_of!r} has shape (None,) and no columns (got {self})",
+                column=self.name,
+                expected="shape (None,), no columns",
+                got=str(self),
             )
 
     @property
@@ -91,12 +125,17 @@ class TensorSpec:
         return len(self.columns) > 1
 
     @property
+    def is_ragged(self) -> bool:
+        """True when the first size varies from row to row."""
+        return None in self.shape
+
+    @property
     def size(self) -> int:
-        """Elements of one row."""
-        return math.prod(self.shape)
+        """Elements of one row; of a ragged one, of one of its steps."""
+        return math.prod(n for n in self.shape if n is not None)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(map(str, ('B', *self.shape)))}]"
+        return f"{self.name}: {self.dtype}[{', '.join('L' if n is None else str(n) for n in ('B', *self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -115,6 +154,21 @@ class Signature:
             names = [spec.name for spec in specs]
             if len(set(names)) != len(names):
                 raise SignatureError(f"tensor names must be unique (got {names})", column=None, got=names)
+        ragged = [spec.name for spec in self.inputs if spec.is_ragged and not spec.mask_of]
+        for spec in self.inputs:
+            if spec.mask_of and spec.mask_of not in ragged:
+                raise SignatureError(
+                    f"{spec.name!r} is the mask of {spec.mask_of!r}, which is no input whose length varies"
+                    f"{did_you_mean(spec.mask_of, ragged)}",
+                    column=spec.name,
+                    expected=ragged,
+                    got=spec.mask_of,
+                )
+
+    @property
+    def is_ragged(self) -> bool:
+        """True when the length of an input varies from row to row."""
+        return any(spec.is_ragged for spec in self.inputs)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -182,7 +236,7 @@ class Signature:
     def to_json(self) -> dict[str, Any]:
         """As JSON values; ``from_json`` takes them back."""
         return {
-            "inputs": [asdict(spec) for spec in self.inputs],
+            "inputs": [_told(spec) for spec in self.inputs],
             "outputs": [{"name": s.name, "dtype": s.dtype, "shape": s.shape} for s in self.outputs],
         }
 
@@ -200,6 +254,12 @@ class Signature:
     def __str__(self) -> str:
         inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
         return f"({inputs}) -> ({outputs})"
+
+
+def _told(spec: TensorSpec) -> dict[str, Any]:
+    """What ``TensorSpec(**…)`` takes back; what is not used is not told, as before it was known."""
+    told = asdict(spec)
+    return {name: value for name, value in told.items() if value or name not in ("mask_of", "decode")}
 
 
 def label_spec(df: Any, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> TensorSpec:
