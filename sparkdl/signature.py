@@ -39,13 +39,13 @@ class TensorSpec:
     name: the model's name for it (a key of ``Bundle.predict``'s dictionaries).
     dtype: a numpy name out of ``bool uint8 int8 int16 int32 int64 float16 float32 float64``.
     shape: of one row; a batch of B rows has shape ``(B, *shape)``.
-        A first size of None varies from row to row, as the number of tokens of a text does: the column's array is as
+        A first size of -1 varies from row to row, as the number of tokens of a text does: the column's array is as
         long as it is, and a batch is padded at the end with zeros to a common length ``(B, L, *shape[1:])``.
     columns: one column, or several scalar columns stacked in this order into a vector. Empty for outputs, and for
         a mask.
     types: each column's Spark type: a scalar's name, ``array<...>``, ``vector``, ``binary`` (the raw
         little-endian bytes of the tensor) or ``string`` (UTF-8 bytes, zero padded to the shape ``(length,)``).
-    mask_of: the name of an input whose first size varies; this one, of shape ``(None,)``, is 1 where it has a value and
+    mask_of: the name of an input whose first size varies; this one, of shape ``(-1,)``, is 1 where it has a value and
         0 where it is padded.
     decode: ``image`` for a binary column of image files (JPEG, PNG, …), decoded to RGB ``uint8`` of shape
         ``(3, height, width)``; a file of another size is a bad row.
@@ -53,7 +53,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...] = ()
+    shape: tuple[int, ...] = ()
     columns: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     mask_of: str = ""
@@ -70,7 +70,7 @@ class TensorSpec:
                 )
         if not isinstance(self.name, str):
             raise SignatureError(f"a tensor's name must be text (got {self.name!r})", column=None, got=self.name)
-        object.__setattr__(self, "shape", tuple(n if n is None else int(n) for n in self.shape))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "types", tuple(self.types))
         if self.dtype not in DTYPES:
@@ -87,9 +87,9 @@ class TensorSpec:
                 expected=len(self.columns),
                 got=self.types,
             )
-        if any(n is None or n < 0 for n in self.shape[1:]) or any(n is not None and n < 0 for n in self.shape[:1]):
+        if any(n < 0 for n in self.shape[1:]) or any(n < -1 for n in self.shape[:1]):
             raise SignatureError(
-                f"shape of {self.name!r} must not have negative sizes, and only its first may be None (got {self.shape})",
+                f"shape of {self.name!r} must not have negative sizes; only the first may be -1, for one that varies (got {self.shape})",
                 column=self.name,
                 expected="sizes >= 0",
                 got=self.shape,
@@ -111,11 +111,11 @@ class TensorSpec:
                 expected="uint8[B, 3, H, W] of a binary column",
                 got=str(self),
             )
-        if self.mask_of and (self.columns or self.shape != (None,)):
+        if self.mask_of and (self.columns or self.shape != (-1,)):
             raise SignatureError(
-                f"the mask {self.name!r} of {self.mask_of!r} has shape (None,) and no columns (got {self})",
+                f"the mask {self.name!r} of {self.mask_of!r} has shape (-1,) and no columns (got {self})",
                 column=self.name,
-                expected="shape (None,), no columns",
+                expected="shape (-1,), no columns",
                 got=str(self),
             )
 
@@ -127,15 +127,15 @@ class TensorSpec:
     @property
     def is_ragged(self) -> bool:
         """True when the first size varies from row to row."""
-        return None in self.shape
+        return -1 in self.shape
 
     @property
     def size(self) -> int:
         """Elements of one row; of a ragged one, of one of its steps."""
-        return math.prod(n for n in self.shape if n is not None)
+        return math.prod(n for n in self.shape if n >= 0)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join('L' if n is None else str(n) for n in ('B', *self.shape))}]"
+        return f"{self.name}: {self.dtype}[{', '.join('L' if n == -1 else str(n) for n in ('B', *self.shape))}]"
 
 
 @dataclass(frozen=True)
