@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparkdl.errors import DataError
+from sparkdl.errors import DataError, SignatureError
 from sparkdl.signature import TensorSpec
 
 if TYPE_CHECKING:
@@ -24,20 +26,75 @@ SPARK_OF_DTYPE = {
     "bool": "boolean", "uint8": "smallint", "int8": "tinyint", "int16": "smallint", "int32": "int",
     "int64": "bigint", "float16": "float", "float32": "float", "float64": "double",
 }  # fmt: skip
+KINDS = ("null", "shape", "value", "undecodable", "non-finite")  # of what can be wrong with a row
 _WIDER = {"uint8": np.int16, "float16": np.float32}  # Spark has neither
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of varying length, end to end.
+
+    values: ``(sum of all lengths, *shape[1:])``. offsets: ``(B + 1,)`` int64, from 0: row i is
+    ``values[offsets[i]:offsets[i + 1]]``.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Any], dtype: str, shape: Sequence[int]) -> Ragged:
+        """From one array a row, each of shape ``(length, *shape[1:])``."""
+        arrays = [np.asarray(row, dtype=dtype).reshape(-1, *shape[1:]) for row in rows]
+        values = np.concatenate(arrays) if arrays else np.empty((0, *shape[1:]), dtype)
+        return cls(values, np.concatenate([[0], np.cumsum([len(a) for a in arrays], dtype=np.int64)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: slice) -> Ragged:
+        start, stop, _ = rows.indices(len(self))
+        marks = self.offsets[start : max(stop, start) + 1]
+        return Ragged(self.values[marks[0] : marks[-1]], marks - marks[0])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``(B,)``."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """These rows, ``(len(rows), length, *shape[1:])``, zeros behind each; and where there are values, bool."""
+        is_value = np.arange(length) < self.lengths[rows][:, None]
+        padded = np.zeros((len(rows), length, *self.values.shape[1:]), dtype=self.values.dtype)
+        padded[is_value] = self.values[(self.offsets[rows][:, None] + np.arange(length))[is_value]]
+        return padded, is_value
 
 
 def to_numpy(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray:
     """The tensor of ``spec`` out of its columns: an array of ``spec.dtype``, shape ``(B, *spec.shape)``.
 
-    Raises DataError naming the column and the first row (0-based in this batch) that is null or has another size.
+    Raises BadRows, a DataError naming the column and the first row (0-based in this batch) that does not fit;
+    SignatureError for a length that varies.
     """
+    values = read(columns, spec)
+    if isinstance(values, Ragged):
+        raise SignatureError(
+            f"{spec} has a length that varies from row to row, which can be scored and not trained on; give all rows "
+            "one length",
+            column=spec.name,
+            expected="a fixed shape",
+            got=spec.shape,
+        )
+    return values
+
+
+def read(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray | Ragged:
+    """As ``to_numpy``; a Ragged where the length varies."""
     if not spec.is_stacked:
         (name,) = spec.columns
         return _column(columns[name], spec, name)
     scalar = TensorSpec(spec.name, spec.dtype)
     first = _column(columns[spec.columns[0]], scalar, spec.columns[0])
-    stacked = np.empty((len(first), len(spec.columns)), dtype=spec.dtype)
+    stacked: np.ndarray = np.empty((len(first), len(spec.columns)), dtype=spec.dtype)
     stacked[:, 0] = first
     for i, name in enumerate(spec.columns[1:], start=1):
         stacked[:, i] = _column(columns[name], scalar, name)
@@ -85,33 +142,54 @@ def arrow_type(spec: TensorSpec) -> pa.DataType:
     return kind
 
 
-def _bad_row(name: str, row: int, expected: Any, got: Any) -> DataError:
-    return DataError(
-        f"column {name!r}, row {row}: expected {expected}, got {got}",
+class BadRows(DataError):
+    """All rows of a batch that one check refuses; as a DataError it tells of the first.
+
+    kind: one of KINDS. rows: ascending, 0-based in the batch. reasons: for each of these, ``KIND: what is wrong``.
+    """
+
+    kind: str
+    rows: list[int]
+    reasons: list[str]
+
+
+def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iterable[Any]) -> BadRows:
+    """The error for these rows of column ``name``, each of which has what ``got`` says at its place."""
+    found = [(int(row), value) for row, value in zip(rows, got)]  # noqa: B905  # got may repeat for ever
+    row, first = found[0]
+    return BadRows(
+        f"column {name!r}, row {row}: expected {expected}, got {first}",
         column=name,
-        row=int(row),
+        row=row,
         file=None,
         expected=expected,
-        got=got,
+        got=first,
+        kind=kind,
+        rows=[row for row, _ in found],
+        reasons=[f"{kind}: column {name!r}: expected {expected}, got {value}" for _, value in found],
     )
 
 
-def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
+def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if column.null_count:
-        raise _bad_row(name, int(np.argmax(_mask(column))), f"{spec.dtype}{list(spec.shape)}", None)
+        raise bad_rows("null", name, np.flatnonzero(_mask(column)), f"{spec.dtype}{list(spec.shape)}", repeat(None))
     kind = column.type
+    if spec.decode:
+        from sparkdl.content import decoded_images  # which needs columns
+
+        return decoded_images(column, spec, name)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _from_binary(column, spec, name)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _from_string(column, spec, name)
     rows = len(column)
-    values = _leaves(column, spec, name)
+    values, offsets = _leaves(column, spec, name)
     if pa.types.is_decimal(values.type):
         values = pc.cast(values, pa.float64())
-    array = _as_dtype(values.to_numpy(zero_copy_only=False), spec, name)
-    return array.reshape(rows, *spec.shape)
+    array = _as_dtype(values.to_numpy(zero_copy_only=False), spec, name, offsets)
+    return array.reshape(rows, *spec.shape) if offsets is None else Ragged(array.reshape(-1, *spec.shape[1:]), offsets)
 
 
 def _mask(column: pa.Array) -> np.ndarray:
@@ -122,42 +200,61 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> pa.Array:
-    """The innermost values of nested lists, after every level's length was checked."""
+def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> tuple[pa.Array, np.ndarray | None]:
+    """The innermost values of nested lists, after every level's length was checked, and the offsets of a ragged one."""
     depth, kind = 0, column.type
     while _is_list(kind):
         depth, kind = depth + 1, kind.value_type
     levels = spec.shape if depth == len(spec.shape) else (spec.size,)
     if len(levels) != depth:
-        raise _bad_row(name, 0, f"{spec.dtype}{list(spec.shape)}", f"a column of type {column.type}")
-    values_a_row = 1
+        got = repeat(f"a column of type {column.type}")
+        raise bad_rows("shape", name, range(max(len(column), 1)), f"{spec.dtype}{list(spec.shape)}", got)
+    offsets: np.ndarray | None = None
+    width_so_far = 1
+
+    def rows_of(places: np.ndarray) -> np.ndarray:
+        if offsets is None:
+            return places // max(width_so_far, 1)
+        return np.searchsorted(offsets, places // max(width_so_far, 1), side="right") - 1
+
     for width in levels:
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero(lengths != width)
-        if len(wrong):
-            row = int(wrong[0]) // values_a_row
-            raise _bad_row(name, row, f"{width} values", f"{int(lengths[wrong[0]])} values")
-        column, values_a_row = column.flatten(), values_a_row * width
+        if width == -1:
+            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        else:
+            wrong = np.flatnonzero(lengths != width)
+            if len(wrong):
+                rows, first = np.unique(rows_of(wrong), return_index=True)
+                got = (f"{lengths[place]} values" for place in wrong[first])
+                raise bad_rows("shape", name, rows, f"{width} values", got)
+            width_so_far *= width
+        column = column.flatten()
         if column.null_count:
-            row = int(np.argmax(_mask(column))) // max(values_a_row, 1)
-            raise _bad_row(name, row, "values that are not null", "a null inside the array")
-    return column
+            rows = np.unique(rows_of(np.flatnonzero(_mask(column))))
+            raise bad_rows("null", name, rows, "values that are not null", repeat("a null inside the array"))
+    return column, offsets
 
 
-def _as_dtype(array: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
+def _as_dtype(array: np.ndarray, spec: TensorSpec, name: str, offsets: np.ndarray | None = None) -> np.ndarray:
+    def refused(wrong: np.ndarray, expected: str) -> BadRows:
+        places = np.flatnonzero(wrong)
+        rows = places // max(spec.size, 1)
+        if offsets is not None:
+            rows = np.searchsorted(offsets, rows, side="right") - 1
+        rows, first = np.unique(rows, return_index=True)
+        return bad_rows("value", name, rows, expected, array[places[first]])
+
     target = np.dtype(spec.dtype)
     if target.kind in "iub" and array.dtype.kind == "f":  # labels often come as doubles that hold whole numbers
-        whole = np.equal(np.mod(array, 1), 0)
-        if not whole.all():
-            position = int(np.argmin(whole))
-            raise _bad_row(name, position // max(spec.size, 1), f"whole numbers ({spec.dtype})", array[position])
+        fraction = ~np.equal(np.mod(array, 1), 0)
+        if fraction.any():
+            raise refused(fraction, f"whole numbers ({spec.dtype})")
     if target.kind in "iu" and array.dtype.kind in "iuf" and array.dtype != target and len(array):
         limits = np.iinfo(target)
         above = array >= float(limits.max + 1) if array.dtype.kind == "f" else array > limits.max  # exact as a float
         outside = (array < limits.min) | above
         if outside.any():
-            position = int(np.argmax(outside))
-            raise _bad_row(name, position // max(spec.size, 1), f"a value that {target} holds", array[position])
+            raise refused(outside, f"a value that {target} holds")
     return array.astype(target, copy=False)
 
 
@@ -170,28 +267,30 @@ def _offsets_and_bytes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return marks, data
 
 
-def _from_binary(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
-    if not len(column):
-        return np.empty((0, *spec.shape), dtype=spec.dtype)
-    marks, data = _offsets_and_bytes(column)
+def _from_binary(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
+    marks, data = _offsets_and_bytes(column) if len(column) else (np.zeros(1, np.int64), np.empty(0, np.uint8))
     width = spec.size * np.dtype(spec.dtype).itemsize
     lengths = np.diff(marks)
-    wrong = np.flatnonzero(lengths != width)
+    wrong = np.flatnonzero(lengths % max(width, 1) if spec.is_ragged else lengths != width)
     if len(wrong):
-        raise _bad_row(name, wrong[0], f"{width} bytes ({spec.dtype}{list(spec.shape)})", f"{lengths[wrong[0]]} bytes")
-    content = data[marks[0] : marks[-1]]
-    return np.frombuffer(content.tobytes(), dtype=spec.dtype).reshape(len(column), *spec.shape)
+        expected = f"{'a multiple of ' if spec.is_ragged else ''}{width} bytes ({spec.dtype}{list(spec.shape)})"
+        raise bad_rows("shape", name, wrong, expected, (f"{lengths[row]} bytes" for row in wrong))
+    values = np.frombuffer(data[marks[0] : marks[-1]].tobytes(), dtype=spec.dtype)
+    if spec.is_ragged:
+        return Ragged(values.reshape(-1, *spec.shape[1:]), (marks - marks[0]).astype(np.int64) // max(width, 1))
+    return values.reshape(len(column), *spec.shape)
 
 
-def _from_string(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
-    if not len(column):
-        return np.empty((0, *spec.shape), dtype=spec.dtype)
-    marks, data = _offsets_and_bytes(column)
+def _from_string(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
+    marks, data = _offsets_and_bytes(column) if len(column) else (np.zeros(1, np.int64), np.empty(0, np.uint8))
+    if spec.is_ragged:
+        values = data[marks[0] : marks[-1]].astype(spec.dtype)
+        return Ragged(values, (marks - marks[0]).astype(np.int64))
     lengths = np.diff(marks)
     (width,) = spec.shape
     wrong = np.flatnonzero(lengths > width)
     if len(wrong):
-        raise _bad_row(name, wrong[0], f"at most {width} UTF-8 bytes", f"{lengths[wrong[0]]} bytes")
+        raise bad_rows("shape", name, wrong, f"at most {width} UTF-8 bytes", (f"{lengths[row]} bytes" for row in wrong))
     padded = np.zeros((len(column), width), dtype=np.uint8)
     padded[np.arange(width) < lengths[:, None]] = data[marks[0] : marks[-1]]
     return padded.astype(spec.dtype, copy=False)

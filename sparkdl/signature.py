@@ -183,6 +183,7 @@ class Signature:
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
         dtypes: Mapping[str, str] | None = None,
+        decode: Mapping[str, str] | None = None,
         stack: str | None = None,
     ) -> Signature:
         """Derive the inputs from the schema of ``df``; dtypes are kept (``long`` is int64, ``double`` float64).
@@ -190,8 +191,9 @@ class Signature:
         columns: which ones, in the order of the model's arguments; all by default.
         shapes: shape of one row for columns whose type does not tell it. An ``array`` or ``vector`` column that is
             not declared takes its shape from the first row that is not null (a batch DataFrame only); ``binary`` and
-            ``string`` columns must be declared.
+            ``string`` columns must be declared. A first size of -1 varies from row to row.
         dtypes: overrides, by column.
+        decode: ``image`` for binary columns of image files, by column (see TensorSpec); their shape is declared.
         stack: a name; all columns, which must then be scalars, become one vector of that name.
 
         Raises ColumnNotFoundError, SignatureError for a type that no tensor can hold, EmptyDatasetError if a shape is
@@ -200,7 +202,7 @@ class Signature:
         shapes, dtypes = dict(shapes or {}), dict(dtypes or {})
         types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
         names = list(types) if columns is None else list(columns)
-        for name in [*names, *shapes, *dtypes]:
+        for name in [*names, *shapes, *dtypes, *(decode or {})]:
             if name not in types:
                 raise ColumnNotFoundError(name, types)
         leaves = {name: _leaf(name, types[name]) for name in names}
@@ -213,6 +215,7 @@ class Signature:
                 shape=_declared_shape(name, leaves[name], shapes),
                 columns=(name,),
                 types=(leaves[name].text,),
+                decode=(decode or {}).get(name, ""),
             )
             for name in names
         ]
