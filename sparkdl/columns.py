@@ -56,6 +56,13 @@ class Ragged:
         marks = self.offsets[start : max(stop, start) + 1]
         return Ragged(self.values[marks[0] : marks[-1]], marks - marks[0])
 
+    def take(self, rows: np.ndarray) -> Ragged:
+        """These rows, in this order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[places], offsets)
+
     @property
     def lengths(self) -> np.ndarray:
         """``(B,)``."""
@@ -145,12 +152,13 @@ def arrow_type(spec: TensorSpec) -> pa.DataType:
 class BadRows(DataError):
     """All rows of a batch that one check refuses; as a DataError it tells of the first.
 
-    kind: one of KINDS. rows: ascending, 0-based in the batch. reasons: for each of these, ``KIND: what is wrong``.
+    rows: ascending, 0-based in the batch. reasons: for each of these, ``KIND: what is wrong``, of KINDS.
+    rest: what was read of the other rows, where reading is dear; else None.
     """
 
-    kind: str
     rows: list[int]
     reasons: list[str]
+    rest: np.ndarray | None = None
 
 
 def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iterable[Any]) -> BadRows:
@@ -164,7 +172,6 @@ def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iter
         file=None,
         expected=expected,
         got=first,
-        kind=kind,
         rows=[row for row, _ in found],
         reasons=[f"{kind}: column {name!r}: expected {expected}, got {value}" for _, value in found],
     )
@@ -225,8 +232,8 @@ def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> tuple[pa.Array, np
             wrong = np.flatnonzero(lengths != width)
             if len(wrong):
                 rows, first = np.unique(rows_of(wrong), return_index=True)
-                got = (f"{lengths[place]} values" for place in wrong[first])
-                raise bad_rows("shape", name, rows, f"{width} values", got)
+                found = (f"{lengths[place]} values" for place in wrong[first])
+                raise bad_rows("shape", name, rows, f"{width} values", found)
             width_so_far *= width
         column = column.flatten()
         if column.null_count:

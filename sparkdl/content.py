@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sparkdl.columns import bad_rows
+from sparkdl.columns import BadRows, bad_rows
 from sparkdl.errors import SparkdlError
 from sparkdl.signature import TensorSpec
 
@@ -24,25 +24,27 @@ def decoded_images(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
     """
     decode = _decoder()
     pixels: np.ndarray = np.empty((len(column), *spec.shape), dtype=spec.dtype)
-    problems: dict[str, dict[int, Any]] = {"undecodable": {}, "shape": {}}
+    problems: dict[int, BadRows] = {}
 
     def fill(row: int) -> None:
         try:
             image = decode(column[row].as_py())
         except RuntimeError as error:  # torch's, for whatever libjpeg and libpng trip over
-            problems["undecodable"][row] = str(error).split("\n")[0]
+            why = str(error).split("\n")[0]
+            problems[row] = bad_rows("undecodable", name, [row], "a JPEG, PNG, WebP or GIF file", [why])
             return
         if image.shape == spec.shape:
             pixels[row] = image.numpy()
         else:
-            problems["shape"][row] = f"an image of {tuple(image.shape)}"
+            problems[row] = bad_rows("shape", name, [row], f"an image of {spec.shape}", [tuple(image.shape)])
 
     list(_threads().map(fill, range(len(column))))
-    for kind, found in problems.items():
-        if found:
-            rows = sorted(found)
-            expected = f"an image of {spec.shape}" if kind == "shape" else "a JPEG, PNG, WebP or GIF file"
-            raise bad_rows(kind, name, rows, expected, (found[row] for row in rows))
+    if problems:
+        found = sorted(problems)
+        error = problems[found[0]]
+        error.rows, error.reasons = found, [problems[row].reasons[0] for row in found]
+        error.rest = np.delete(pixels, found, axis=0)
+        raise error
     return pixels
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pyspark
@@ -10,14 +12,15 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 
 from sparkdl import store
 from sparkdl.bundle import Bundle
-from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError
-from sparkdl.params import TorchModelParams, with_accessors
-from sparkdl.score.udf import scoring_udf
+from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError, SparkdlError
+from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
+from sparkdl.score.scoring import Scoring
+from sparkdl.score.udf import PROBLEM, scorer_of, scoring_udf
 from sparkdl.signature import Signature, column_kinds
 from sparkdl.train.summary import TrainingSummary
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 _BUNDLE = "bundle"
 _STRUCT = "__sparkdl_outputs__"
@@ -31,6 +34,13 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     vector with ``probabilityAsVector``), for task None the outputs by their names, and keeps all other columns.
     Raises ColumnNotFoundError or SignatureError when a column is missing, or its type does not fit, or an output
     would take the name of a column that is there.
+
+    ``handleInvalid`` says what becomes of a row that holds a null, has another shape than the model takes, cannot be
+    decoded, or for which the model returns NaN or an infinity: ``error`` (default) ends the job with a DataError, ``keep``
+    gives nulls and, in ``errorCol`` if that is set, what is wrong, ``skip`` leaves the row out.
+
+    Further Params: ``batchSize`` (0: tuned on the first batches), ``device`` (auto, cpu, cuda, cuda:N), ``precision``
+    (float32, bfloat16, float16, int8), ``compileModel``, ``modelsPerGpu``, ``udfType`` (auto, arrow, pandas).
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -42,9 +52,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             )
         super().__init__()
         self.bundle = bundle
-        self._setDefault(
-            predictionCol="prediction", probabilityCol="probability", probabilityAsVector=False, batchSize=4096
-        )
+        self._setDefault(**MODEL_DEFAULTS)
 
     def setParams(self, **params: Any) -> TorchModel:
         """Set several Params at once."""
@@ -66,14 +74,88 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         """What the fit was like: history as a pandas frame, seconds by phase, ``plot()``."""
         return TrainingSummary(self.bundle.training)
 
+    @property
+    def scoring(self) -> Scoring:
+        """How the model is run, by the Params."""
+        return Scoring(
+            batch_size=self.getOrDefault("batchSize"),
+            device=self.getOrDefault("device"),
+            precision=self.getOrDefault("precision"),
+            compile=self.getOrDefault("compileModel"),
+            invalid=self.getOrDefault("handleInvalid"),
+            models_per_gpu=self.getOrDefault("modelsPerGpu"),
+        )
+
+    def udf(self, spark: SparkSession | None = None) -> Callable[..., Column]:
+        """A function of columns, those of ``signature.columns`` in that order, for use in any expression.
+
+        It gives the model's only output, or a struct of several: ``df.select(model.udf()("features"))``. With
+        ``handleInvalid`` ``keep`` it gives null for a bad row. spark: the session; the active one by default.
+
+        Raises InvalidParamError for ``skip``: an expression cannot leave out a row.
+        """
+        from pyspark.ml.functions import vector_to_array
+        from pyspark.sql.functions import col
+
+        made = self._expression(spark)
+        vectors = {
+            c for spec in self.signature.inputs for c, t in zip(spec.columns, spec.types, strict=True) if t == "vector"
+        }
+        names = self.signature.columns
+
+        def function(*given: Column | str) -> Column:
+            if len(given) != len(names):
+                raise SignatureError(
+                    f"the model takes {len(names)} columns, {list(names)} (got {len(given)})",
+                    column=None,
+                    expected=names,
+                    got=given,
+                )
+            taken = [col(column) if isinstance(column, str) else column for column in given]
+            return made(*(vector_to_array(c) if name in vectors else c for name, c in zip(names, taken, strict=True)))
+
+        return function
+
+    def register(self, spark: SparkSession, name: str) -> None:
+        """Make ``udf`` a function of SQL: ``SELECT score(features) FROM t``, until the session ends.
+
+        Vectors are given as ``array<double>`` there. Raises as ``udf``, and InvalidParamError for a name SQL cannot take.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise InvalidParamError(f"'name' must be a function's name in SQL (got {name!r})", param="name", value=name)
+        spark.udf.register(name, self._expression(spark))
+
+    def _expression(self, spark: SparkSession | None) -> Any:
+        if self.getOrDefault("handleInvalid") == "skip":
+            raise InvalidParamError(
+                "'handleInvalid' is 'skip', and an expression cannot leave out a row; say 'keep' and filter the nulls, or "
+                "use transform",
+                param="handleInvalid",
+                value="skip",
+            )
+        spark = spark or _active_session()
+        return scoring_udf(
+            spark, scorer_of(spark, self.bundle, self.scoring), self.getOrDefault("udfType"), whole=False
+        )
+
     def _transform(self, dataset: DataFrame) -> DataFrame:
         kinds = self._checked_inputs(dataset)
-        outputs = self._output_columns(dataset)
-        score = scoring_udf(dataset.sparkSession, self.bundle, self.getOrDefault("batchSize"))
+        outputs = self.output_columns(dataset.columns)
+        invalid, error_column = self.getOrDefault("handleInvalid"), self.getOrDefault("errorCol")
+        spark = dataset.sparkSession
+        score = scoring_udf(
+            spark, scorer_of(spark, self.bundle, self.scoring), self.getOrDefault("udfType"), whole=True
+        )
+        if invalid == "skip":
+            score = score.asNondeterministic()  # or Spark would score once to filter, and once more
         from sparkdl.data.materialize import plain
 
         scored = dataset.withColumn(_STRUCT, score(*(plain(dataset, name, kind) for name, kind in kinds.items())))
+        if invalid == "skip":
+            scored = scored.where(scored[_STRUCT][PROBLEM].isNull())
         made = [self._output(scored, output).alias(name) for output, name in outputs.items()]
+        if invalid == "keep" and error_column:
+            made.append(scored[_STRUCT][PROBLEM].alias(error_column))
         return scored.select("*", *made).drop(_STRUCT)  # by "*", since a join may give two columns one name
 
     def _output(self, scored: DataFrame, output: str) -> Any:
@@ -99,13 +181,16 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                     )
         return found
 
-    def _output_columns(self, df: DataFrame) -> dict[str, str]:
-        """Which output becomes which new column."""
+    def output_columns(self, columns: Iterable[str]) -> dict[str, str]:
+        """Which output becomes which column beside ``columns``. Raises SignatureError for a name that is taken."""
         renamed = {"prediction": self.getOrDefault("predictionCol"), "probability": self.getOrDefault("probabilityCol")}
         chosen = {spec.name: renamed.get(spec.name, spec.name) for spec in self.signature.outputs}
         chosen = {output: name for output, name in chosen.items() if name}
-        taken = {name.lower(): name for name in df.columns}  # Spark's resolution ignores case
-        for output, name in chosen.items():
+        new = dict(chosen)
+        if self.getOrDefault("handleInvalid") == "keep" and self.getOrDefault("errorCol"):
+            new["error"] = self.getOrDefault("errorCol")
+        taken = {name.lower(): name for name in columns}  # Spark's resolution ignores case
+        for output, name in new.items():
             if name.lower() in taken:
                 raise SignatureError(
                     f"output {output!r} would be column {name!r}, and the DataFrame has {taken[name.lower()]!r} already; "
@@ -130,6 +215,15 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     def load(cls, path: str, *, trusted: bool = False) -> TorchModel:
         """Read what ``save`` wrote. Raises as ``Bundle.load``; ``trusted`` as there."""
         return _Reader(cls, trusted).load(path)
+
+
+def _active_session() -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is None:
+        raise SparkdlError("there is no active Spark session; make one first, or say which: udf(spark)")
+    return active
 
 
 class _Writer(MLWriter):

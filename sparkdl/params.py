@@ -12,6 +12,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasFeaturesCol, HasInputCols, HasLabelCol, HasPredictionCol
 
 from sparkdl.errors import InvalidParamError, did_you_mean
+from sparkdl.score import scoring
 from sparkdl.tasks import TASKS
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.collective import BACKENDS
@@ -108,6 +109,17 @@ def byte_size(name: str) -> Converter:
         if isinstance(value, bool) or not found or not int(found[1]):
             raise refuse(name, "a number of bytes, or a text such as '512m' or '2g'", value)
         return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[found[2]]
+
+    return convert
+
+
+def device(name: str) -> Converter:
+    """A device's name."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise refuse(name, "'auto', 'cpu', 'cuda' or 'cuda:N'", value)
+        return value
 
     return convert
 
@@ -270,6 +282,13 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+MODEL_DEFAULTS: dict[str, Any] = {
+    "predictionCol": "prediction", "probabilityCol": "probability", "probabilityAsVector": False, "batchSize": 0,
+    "device": "auto", "precision": "float32", "compileModel": False, "handleInvalid": "error", "errorCol": "",
+    "modelsPerGpu": 1, "udfType": "auto",
+}  # fmt: skip
+
+
 class ColumnParams(HasFeaturesCol, HasInputCols, HasPredictionCol):
     """Which columns go in, and what those that come out are called."""
 
@@ -284,7 +303,20 @@ class ColumnParams(HasFeaturesCol, HasInputCols, HasPredictionCol):
 class TorchModelParams(ColumnParams):
     """Params of TorchModel."""
 
-    batchSize = _param("batchSize", "rows to a forward pass", whole("batchSize", 1))
+    batchSize = _param("batchSize", "rows to a forward pass; 0: tuned on the first batches", whole("batchSize", 0))
+    device = _param("device", "auto, cpu, cuda or cuda:N", device("device"))
+    precision = _param("precision", f"one of {scoring.PRECISIONS}", one_of("precision", scoring.PRECISIONS))
+    compileModel = _param("compileModel", "run the model through torch.compile", flag("compileModel"))
+    handleInvalid = _param(
+        "handleInvalid",
+        f"what is done with a bad row, one of {scoring.INVALID}",
+        one_of("handleInvalid", scoring.INVALID),
+    )
+    errorCol = _param(
+        "errorCol", "column that says what is wrong with a row that is kept; '' for none", TypeConverters.toString
+    )
+    modelsPerGpu = _param("modelsPerGpu", "worker processes that keep a model on one GPU", whole("modelsPerGpu", 1))
+    udfType = _param("udfType", f"kind of UDF, one of {scoring.UDF_TYPES}", one_of("udfType", scoring.UDF_TYPES))
 
 
 class TorchEstimatorParams(ColumnParams, HasLabelCol):

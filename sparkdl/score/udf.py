@@ -1,7 +1,6 @@
-"""The predictor as a vectorised UDF: an Arrow UDF on Spark 4.1 and later, a pandas UDF below.
+"""The scorer as a vectorised UDF: an Arrow UDF on Spark 4.1 and later, a pandas UDF below and by choice.
 
-The bundle travels once a session: as a broadcast, or as an artifact over Spark Connect. A worker process keeps one
-loaded model, under the bundle's digest, between tasks and micro-batches, until another takes its place.
+The bundle travels once a session: as a broadcast, or as an artifact over Spark Connect.
 """
 
 from __future__ import annotations
@@ -10,42 +9,64 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Tuple  # noqa: UP035
 
 import pyarrow as pa
-import torch
 
 from sparkdl import columns, session
 from sparkdl.bundle import Bundle
-from sparkdl.score.predictor import Predictor
-from sparkdl.signature import Signature
+from sparkdl.errors import InvalidParamError
+from sparkdl.score.scorer import Files, Scored, Scorer
+from sparkdl.score.scoring import Scoring
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import Column, SparkSession
+    from pyspark.sql import SparkSession
 
-Files = Mapping[str, bytes]
+PROBLEM = "__problem__"
 
 
-def scoring_udf(spark: SparkSession, bundle: Bundle, batch_size: int) -> Callable[..., Column]:
-    """A function of the signature's columns (``Signature.columns``, in that order) that gives a struct of the outputs."""
+def scorer_of(spark: SparkSession, bundle: Bundle, scoring: Scoring) -> Scorer:
+    """What scores with ``bundle`` in the workers of this session."""
     session.check_worker_python(spark)
-    scorer = _Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, batch_size, bundle.trusted)
-    fields = ", ".join(f"`{spec.name}` {columns.spark_type(spec)}" for spec in bundle.signature.outputs)
-    returns = f"struct<{fields.replace('` ', '`:')}>"
-    several = len(bundle.signature.columns) > 1
-    if tuple(int(part) for part in spark.version.split(".")[:2]) >= (4, 1):
+    return Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, scoring, bundle.trusted)
+
+
+def scoring_udf(spark: SparkSession, scorer: Scorer, flavour: str, *, whole: bool) -> Any:
+    """A UDF of the signature's columns (``Signature.columns``, in that order).
+
+    whole: it gives a struct of all outputs and, unless bad rows are errors, PROBLEM; else the only output as it is, or a
+    struct of several.
+    """
+    outputs = scorer.signature.outputs
+    types = {spec.name: columns.spark_type(spec) for spec in outputs}
+    if whole and scorer.scoring.invalid != "error":
+        types[PROBLEM] = "string"
+    alone = outputs[0].name if len(outputs) == 1 and not whole else None
+    returns = types[alone] if alone else f"struct<{', '.join(f'`{name}`:{kind}' for name, kind in types.items())}>"
+    several = len(scorer.signature.columns) > 1
+    score = _Score(scorer, tuple(types), alone)
+    if _flavour(spark, flavour) == "arrow":
         from pyspark.sql.functions import arrow_udf
 
-        made: Callable[..., Column] = arrow_udf(_hinted(scorer.arrow, pa.Array, several, pa.Array), returns)
-        return made
+        return arrow_udf(_hinted(score.arrow, pa.Array, several, pa.Array), returns)
     import pandas as pd
     from pyspark.sql.functions import pandas_udf
 
-    made = pandas_udf(_hinted(scorer.pandas, pd.Series, several, pd.DataFrame), returns)
-    return made
+    return pandas_udf(_hinted(score.pandas, pd.Series, several, pd.Series if alone else pd.DataFrame), returns)
+
+
+def _flavour(spark: SparkSession, asked: str) -> str:
+    has_arrow = tuple(int(part) for part in spark.version.split(".")[:2]) >= (4, 1)
+    if asked == "arrow" and not has_arrow:
+        raise InvalidParamError(
+            f"'udfType' is 'arrow', which Spark has from 4.1 on, and this is {spark.version}; say 'auto' or 'pandas'",
+            param="udfType",
+            value=asked,
+        )
+    return ("arrow" if has_arrow else "pandas") if asked == "auto" else asked
 
 
 def _hinted(score: Callable[[Any], Any], takes: Any, several: bool, gives: Any) -> Callable[[Any], Any]:
@@ -60,62 +81,39 @@ def _hinted(score: Callable[[Any], Any], takes: Any, several: bool, gives: Any) 
 
 
 @dataclass(frozen=True)
-class _Scorer:
-    """Runs in the workers: columns in, a struct of outputs out."""
+class _Score:
+    """Runs in the workers. fields: of the struct that is returned; alone: the output that is returned as it is."""
 
-    digest: str
-    fetch: Callable[[], Files]
-    signature: Signature
-    batch_size: int
-    trusted: bool
+    scorer: Scorer
+    fields: tuple[str, ...]
+    alone: str | None
 
     def arrow(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
-        predictor = None
-        for batch in batches:
-            predictor = predictor or self._load()
-            outputs = self._predict(predictor, batch if isinstance(batch, tuple) else (batch,))
-            yield pa.StructArray.from_arrays(list(outputs.values()), names=list(outputs))
+        for made in self._made(batch if isinstance(batch, tuple) else (batch,) for batch in batches):
+            yield made[self.alone] if self.alone else pa.StructArray.from_arrays(list(made.values()), names=list(made))
 
-    def pandas(self, batches: Iterator[Any]) -> Iterator[pd.DataFrame]:
+    def pandas(self, batches: Iterator[Any]) -> Iterator[pd.DataFrame | pd.Series]:
         import pandas as pd
 
-        predictor = None
-        for batch in batches:
-            predictor = predictor or self._load()
-            series = batch if isinstance(batch, tuple) else (batch,)
-            outputs = self._predict(predictor, tuple(pa.Array.from_pandas(column) for column in series))
-            yield pd.DataFrame({name: array.to_pandas() for name, array in outputs.items()})
+        several = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
+        for made in self._made(tuple(pa.Array.from_pandas(series) for series in batch) for batch in several):
+            series = {name: array.to_pandas() for name, array in made.items()}
+            yield series[self.alone] if self.alone else pd.DataFrame(series)
 
-    def _load(self) -> Predictor:
-        """Held while a task lasts, so that two models of one query do not take each other's place at every batch."""
-        return loaded(self.digest, self.fetch, self.batch_size, self.trusted)
-
-    def _predict(self, predictor: Predictor, arrays: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
-        named = dict(zip(self.signature.columns, arrays, strict=True))
-        inputs = {spec.name: columns.to_numpy(named, spec) for spec in self.signature.inputs}
-        outputs = predictor.predict(inputs)
-        return {name: columns.to_arrow(values) for name, values in outputs.items()}
+    def _made(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[dict[str, pa.Array]]:
+        names = list(self.scorer.signature.columns)
+        for batch, scored in self.scorer.score(pa.RecordBatch.from_arrays(list(arrays), names) for arrays in batches):
+            made = scored.outputs
+            if PROBLEM in self.fields:
+                made = made | {PROBLEM: problem_column(scored, len(batch))}
+            yield {name: made[name] for name in self.fields}
 
 
-_loaded: tuple[tuple[str, int], Predictor] | None = None
-
-
-def loaded(digest: str, fetch: Callable[[], Files], batch_size: int, trusted: bool) -> Predictor:
-    """This process's predictor for the bundle of that digest, loaded if it is not the one it has."""
-    global _loaded
-    key = (digest, batch_size)
-    if _loaded is None or _loaded[0] != key:
-        _loaded = None  # its memory first
-        torch.set_num_threads(max(1, _task_cpus()))
-        _loaded = (key, Predictor(Bundle.from_files(fetch(), trusted=trusted), batch_size=batch_size))
-    return _loaded[1]
-
-
-def _task_cpus() -> int:
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    return context.cpus() if context else 1
+def problem_column(scored: Scored, rows: int) -> pa.Array:
+    """What is wrong with each row; null: nothing."""
+    return pa.array(
+        [scored.problems.get(row) for row in range(rows)] if scored.problems else [None] * rows, pa.string()
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""What a worker process keeps between tasks and micro-batches: one loaded model, by its bundle's digest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sparkdl.bundle import Bundle
+from sparkdl.score import engine, residence
+from sparkdl.score.predictor import Predictor
+from sparkdl.score.scoring import Scoring
+
+if TYPE_CHECKING:
+    from sparkdl.score.scorer import Scorer
+
+logger = logging.getLogger(__name__)
+_kept: tuple[tuple[str, Scoring], Predictor] | None = None
+
+
+@contextmanager
+def predictor(scorer: Scorer) -> Iterator[Predictor]:
+    """The scorer's model, loaded if it is not the one this process has; for as long as a task lasts.
+
+    On a GPU at most ``models_per_gpu`` processes of this machine keep one there; others wait for their turn.
+    """
+    scoring = replace(scorer.scoring, device=_device(scorer.scoring.device))
+    device = engine.device_of(scoring.device)
+    held = residence.held(device, scoring.models_per_gpu, on_evict=_drop) if device.type == "cuda" else nullcontext()
+    with held:
+        yield _loaded(scorer, scoring)
+
+
+def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
+    global _kept
+    key = (scorer.digest, scoring)
+    if _kept is None or _kept[0] != key:
+        _drop()  # its memory first
+        started = time.monotonic()
+        engine.set_threads(_cpus())
+        bundle = Bundle.from_files(scorer.fetch(), trusted=scorer.trusted)
+        _kept = (key, Predictor(bundle, scoring))
+        logger.info("loaded the model %.12s in %.2f s", scorer.digest, time.monotonic() - started)
+    return _kept[1]
+
+
+def _drop() -> None:
+    global _kept
+    _kept = None
+
+
+def _cpus() -> int:
+    """The cores of the task. Workers that each use all cores of the machine are in each other's way."""
+    context = _task()
+    return max(1, context.cpus()) if context else 1
+
+
+def _device(name: str) -> str:
+    """``name``, with the GPU that Spark's resource scheduling gave to the task, if it does that."""
+    context = _task()
+    given = context.resources().get("gpu") if context and name in ("auto", "cuda") else None
+    return f"cuda:{given.addresses[0]}" if given else name
+
+
+def _task() -> Any:
+    from pyspark import TaskContext
+
+    return TaskContext.get()
