@@ -146,8 +146,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         score = scoring_udf(
             spark, scorer_of(spark, self.bundle, self.scoring), self.getOrDefault("udfType"), whole=True
         )
-        if invalid == "skip":
-            score = score.asNondeterministic()  # or Spark would score once to filter, and once more
+        score = score.asNondeterministic()  # or a filter by what is predicted would have Spark score everything twice
         from sparkdl.data.materialize import plain
 
         scored = dataset.withColumn(_STRUCT, score(*(plain(dataset, name, kind) for name, kind in kinds.items())))

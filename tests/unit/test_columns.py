@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from making import spec
 
-from sparkdl.columns import arrow_type, as_tensor, flat, spark_type, to_arrow, to_numpy
-from sparkdl.errors import DataError
+from sparkdl import columns
+from sparkdl.columns import BadRows, arrow_type, as_tensor, flat, spark_type, to_arrow, to_numpy
+from sparkdl.errors import DataError, SignatureError
 from sparkdl.signature import DTYPES, TensorSpec
 
 
@@ -191,3 +192,66 @@ def test_read_only_memory_gives_no_warning(recwarn):
     array.flags.writeable = False
     assert torch.equal(as_tensor(array), torch.zeros(2, dtype=torch.float64))
     assert not recwarn.list
+
+
+# Rows whose length varies
+
+lengths = st.lists(st.integers(0, 4), max_size=6)
+
+
+@given(lengths, st.sampled_from(["int64", "float32", "uint8"]), st.data())
+def test_lists_of_any_length_are_read_one_after_the_other(counts, dtype, data):
+    rows = [list(range(i, i + count)) for i, count in enumerate(counts)]
+    start = data.draw(st.integers(0, len(rows)))
+    column = pa.array(rows, pa.list_(pa.int32())).slice(start)
+    got = columns.read({"x": column}, spec("x", dtype, (-1,)))
+    assert got.values.dtype == dtype
+    assert got.lengths.tolist() == counts[start:]
+    assert [got[i : i + 1].values.tolist() for i in range(len(got))] == rows[start:]
+    order = np.array(data.draw(st.permutations(range(len(got)))), dtype=np.int64)
+    taken = got.take(order)
+    assert [taken[i : i + 1].values.tolist() for i in range(len(taken))] == [rows[start:][i] for i in order]
+    longest = max(counts, default=0)
+    padded, is_value = got.padded(np.arange(len(got)), longest)
+    assert padded.tolist() == [row + [0] * (longest - len(row)) for row in rows[start:]]
+    assert is_value.tolist() == [[True] * len(row) + [False] * (longest - len(row)) for row in rows[start:]]
+
+
+def test_steps_of_a_varying_length_may_have_sizes_of_their_own():
+    column = pa.array([[[1.0, 2.0]], [], [[3.0, 4.0], [5.0, 6.0]]])
+    got = columns.read({"x": column}, spec("x", "float32", (-1, 2)))
+    assert (got.lengths.tolist(), got.values.tolist()) == ([1, 0, 2], [[1, 2], [3, 4], [5, 6]])
+    with pytest.raises(DataError, match="row 2: expected 2 values, got 1 values") as caught:
+        columns.read({"x": pa.array([[[1.0, 2.0]], [], [[3.0, 4.0], [5.0]]])}, spec("x", "float32", (-1, 2)))
+    assert caught.value.rows == [2]
+
+
+def test_texts_and_bytes_of_any_length():
+    got = columns.read({"x": pa.array(["né", "", "a"])}, spec("x", "int64", (-1,), type="string"))
+    assert (got.lengths.tolist(), got.values.tolist()) == ([3, 0, 1], [*"né".encode(), 97])
+    values = [np.int16([1, 2]).tobytes(), b"", np.int16([3]).tobytes()]
+    got = columns.read({"x": pa.array(values, pa.binary())}, spec("x", "int16", (-1,), type="binary"))
+    assert (got.lengths.tolist(), got.values.tolist()) == ([2, 0, 1], [1, 2, 3])
+    with pytest.raises(DataError, match="row 1: expected a multiple of 2 bytes"):
+        columns.read({"x": pa.array([b"ab", b"abc"], pa.binary())}, spec("x", "int16", (-1,), type="binary"))
+
+
+def test_all_bad_rows_of_a_check_are_told():
+    column = pa.array([[1.0], [1.5, 2.0], None, [2.5], [3.0, 4.5, 0.0]])
+    with pytest.raises(BadRows) as caught:
+        columns.read({"x": column}, spec("x", "int64", (-1,)))
+    assert (caught.value.rows, caught.value.row) == ([2], 2)
+    with pytest.raises(BadRows) as caught:
+        columns.read({"x": column.drop_null()}, spec("x", "int64", (-1,)))
+    assert caught.value.rows == [1, 2, 3]
+    assert caught.value.reasons == [
+        f"value: column 'x': expected whole numbers (int64), got {value}" for value in (1.5, 2.5, 4.5)
+    ]
+    with pytest.raises(BadRows) as caught:
+        columns.read({"x": column.drop_null()}, spec("x", "float32", (1,)))
+    assert caught.value.rows == [1, 3]
+
+
+def test_a_varying_length_is_no_array():
+    with pytest.raises(SignatureError, match="can be scored and not trained on"):
+        read(pa.array([[1.0]]), shape=(-1,))

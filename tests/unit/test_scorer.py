@@ -1,0 +1,204 @@
+"""Every row gets its own prediction, whatever the batches, and whatever is wrong with its neighbours."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from sparkdl.bundle import Bundle
+from sparkdl.columns import KINDS, to_arrow
+from sparkdl.errors import DataError
+from sparkdl.score import scorer as scorer_module
+from sparkdl.score.scorer import Scorer
+from sparkdl.score.scoring import Scoring
+from sparkdl.signature import Signature, TensorSpec
+
+FEATURES = TensorSpec("features", "float32", (4,), ("features",), ("array<float>",))
+
+
+class Both(nn.Module):
+    """Two inputs, two outputs: shapes () and (4,)."""
+
+    def forward(self, features, key):
+        return {"sum": features.sum(dim=1) + key, "scaled": features * 2}
+
+
+class Reciprocal(nn.Module):
+    def forward(self, x):
+        return 1 / x
+
+
+class Brightness(nn.Module):
+    def forward(self, image):
+        return image.float().mean(dim=(1, 2, 3))
+
+
+KEY = TensorSpec("key", "int64", (), ("key",), ("long",))
+
+
+def scorer(module, *inputs, invalid="error", batch_size=0):
+    bundle = Bundle.from_module(module, Signature(inputs))
+    return Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(batch_size, invalid=invalid), False)
+
+
+@pytest.fixture(scope="module")
+def both():
+    bundle = Bundle.from_module(Both(), Signature((FEATURES, KEY)))
+
+    def make(invalid="keep", batch_size=0):
+        return Scorer(
+            bundle.digest, lambda: bundle.files, bundle.signature, Scoring(batch_size, invalid=invalid), False
+        )
+
+    return make
+
+
+def batch(features, key):
+    return pa.RecordBatch.from_arrays(
+        [pa.array(features, pa.list_(pa.float32())), pa.array(key, pa.int64()), pa.array(range(len(key)))],
+        ["features", "key", "id"],
+    )
+
+
+def is_bad(features, key):
+    return features is None or key is None or len(features) != 4 or None in features
+
+
+rows = st.lists(
+    st.tuples(
+        st.one_of(
+            st.lists(st.floats(-9, 9, width=32), min_size=4, max_size=4),
+            st.sampled_from([None, [], [1.0, 2.0], [1.0, None, 2.0, 3.0], [1.0] * 5]),
+        ),
+        st.one_of(st.integers(-9, 9), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(st.lists(rows, max_size=4), st.integers(0, 5), st.integers(16, 200))
+@settings(max_examples=60, deadline=None)
+def test_a_bad_row_is_null_and_shifts_no_other(both, batches, batch_size, piece_bytes):
+    given_batches = [batch([f for f, _ in rows], [k for _, k in rows]) for rows in batches]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer_module, "PIECE_BYTES", piece_bytes)
+        scored = list(both(batch_size=batch_size).score(iter(given_batches)))
+    assert [b.column("id").to_pylist() for b, _ in scored] == [list(range(len(rows))) for rows in batches]
+    for rows, (_, made) in zip(batches, scored, strict=True):
+        assert sorted(made.problems) == [i for i, row in enumerate(rows) if is_bad(*row)]
+        assert {why.split(":")[0] for why in made.problems.values()} <= set(KINDS)
+        for i, (features, key) in enumerate(rows):
+            total, scaled = made.outputs["sum"][i].as_py(), made.outputs["scaled"][i].as_py()
+            if is_bad(features, key):
+                assert total is None
+                assert scaled is None
+            else:
+                assert total == pytest.approx(sum(features) + key, abs=1e-4)
+                assert scaled == pytest.approx([2 * f for f in features])
+
+
+def test_the_reason_tells_column_and_what_is_wrong(both):
+    bad = batch([None, [1.0], [1.0, None, 2.0, 3.0], [1.0] * 4], [1, 2, 3, None])
+    ((_, made),) = both().score([bad])
+    assert made.problems == {
+        0: "null: column 'features': expected float32[4], got None",
+        1: "shape: column 'features': expected 4 values, got 1 values",
+        2: "null: column 'features': expected values that are not null, got a null inside the array",
+        3: "null: column 'key': expected int64[], got None",
+    }
+
+
+def test_error_stops_at_the_first_bad_row(both):
+    with pytest.raises(DataError, match=r"column 'features', row 1: expected 4 values, got 2 values") as caught:
+        list(both("error").score([batch([[1.0] * 4, [1.0, 2.0]], [1, 2])]))
+    assert (caught.value.column, caught.value.row) == ("features", 1)
+
+
+X = TensorSpec("x", "float64", (), ("x",), ("double",))
+
+
+def test_outputs_that_are_not_finite(both):
+    x = pa.RecordBatch.from_arrays([pa.array([1.0, 0.0, -4.0, float("nan")])], ["x"])
+    ((_, made),) = scorer(Reciprocal(), X, invalid="keep").score([x])
+    assert made.outputs["prediction"].to_pylist() == [1.0, None, -0.25, None]
+    assert made.problems == {
+        1: "non-finite: output 'prediction': the model returned inf",
+        3: "non-finite: output 'prediction': the model returned nan",
+    }
+    with pytest.raises(DataError, match=r"output 'prediction', row 1: the model returned inf; say handleInvalid"):
+        list(scorer(Reciprocal(), X).score([x]))
+
+
+def test_no_batch_loads_no_model():
+    def fetch():
+        raise AssertionError("an empty partition needs no model")
+
+    bundle = Bundle.from_module(Reciprocal(), Signature((X,)))
+    assert list(Scorer(bundle.digest, fetch, bundle.signature, Scoring(), False).score(iter([]))) == []
+
+
+def test_batches_without_rows():
+    empty = pa.RecordBatch.from_arrays([pa.array([], pa.float64())], ["x"])
+    ((_, made),) = scorer(Reciprocal(), X).score([empty])
+    assert made.outputs["prediction"] == to_arrow(np.empty(0))
+    assert made.problems == {}
+
+
+def test_an_error_of_the_source_is_raised_as_it_is():
+    def source():
+        yield pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(scorer(Reciprocal(), X).score(source()))
+
+
+# Image files
+
+IMAGE = TensorSpec("image", "uint8", (3, 8, 6), ("file",), ("binary",), decode="image")
+
+
+def image_file(size=(6, 8), kind="PNG", value=100, mode="RGB"):
+    stream = io.BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(stream, kind)
+    return stream.getvalue()
+
+
+def test_image_files_are_decoded_and_bad_ones_are_kept_apart():
+    files = [
+        image_file(value=10),
+        b"no image",
+        image_file(value=20, kind="JPEG"),
+        image_file(size=(8, 6)),
+        b"",
+        None,
+        image_file(value=30, mode="L"),
+        image_file(kind="JPEG")[:200],
+    ]
+    rows = pa.RecordBatch.from_arrays([pa.array(files, pa.binary())], ["file"])
+    ((_, made),) = scorer(Brightness(), IMAGE, invalid="keep").score([rows])
+    brightness = made.outputs["prediction"].to_pylist()
+    assert [brightness[i] and round(brightness[i]) for i in (0, 2, 6)] == [10, 20, 30]
+    assert {row: why.split(":")[0] for row, why in made.problems.items()} == {
+        1: "undecodable", 3: "shape", 4: "undecodable", 5: "null", 7: "undecodable",
+    }  # fmt: skip
+    assert made.problems[3].endswith("expected an image of (3, 8, 6), got (3, 6, 8)")
+    with pytest.raises(DataError, match="column 'file', row 5: expected uint8"):
+        list(scorer(Brightness(), IMAGE).score([rows]))
+
+
+def test_pixels_are_those_of_the_file():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    rows = pa.RecordBatch.from_arrays([pa.array([stream.getvalue()], pa.binary())], ["file"])
+    ((_, made),) = scorer(nn.Identity(), IMAGE).score([rows])
+    assert torch.tensor(made.outputs["prediction"][0].as_py()).tolist() == pixels.transpose(2, 0, 1).tolist()
