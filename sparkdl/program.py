@@ -1,4 +1,4 @@
-"""A module as something that can be stored and run elsewhere: exported, imported, or (trusted only) pickled.
+"""A model as something that can be stored and run elsewhere: exported, as ONNX, or (trusted only) as code.
 
 An exported program is stored without its weights, which a bundle keeps once, as safetensors; so it is a few
 kilobytes, and made before training already: whether a model can be saved is known before the night's work.
@@ -9,13 +9,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
-import json
-import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -23,19 +20,29 @@ import torch
 from torch import Tensor, nn
 
 from sparkdl import pt2
-from sparkdl.errors import BundleIntegrityError, ModelNotPicklableError, SparkdlError, UntrustedBundleError
+from sparkdl.errors import (
+    BundleIntegrityError,
+    InvalidParamError,
+    ModelNotPicklableError,
+    SparkdlError,
+    UntrustedBundleError,
+)
 
 Weights = Mapping[str, Tensor]
-_EXPORTER = threading.Lock()  # torch.export keeps its modes for the whole process; a CrossValidator fits in threads
-EXPORTED = "program.pt2"
+Trust = bool | tuple[str, ...]
+EXPORTER = threading.Lock()  # torch.export keeps its modes for the whole process; a CrossValidator fits in threads
+FILES = {"export": "program.pt2", "onnx": "program.onnx", "torchscript": "program.pt", "pickle": "program.pkl"}
+KINDS = (*FILES, "import")
+_SAFE = ("export", "onnx")
 
 
 @dataclass(frozen=True)
 class Program:
     """How to get the module back.
 
-    kind: ``export`` (content: a .pt2), ``import`` (factory ``package.module:name`` and JSON kwargs) or ``pickle``
-    (content: cloudpickle). ``reason`` says why it is not an export.
+    kind: ``export`` (content: a .pt2), ``onnx`` (content: the model, weights and all), ``import`` (factory
+    ``package.module:name`` and JSON kwargs), ``torchscript`` or ``pickle`` (content: what torch.jit or cloudpickle
+    wrote). ``reason`` says why it is not an export.
     """
 
     kind: str
@@ -44,22 +51,37 @@ class Program:
     kwargs: Mapping[str, Any] | None = None
     reason: str = ""
 
-    def load(self, weights: Weights, *, trusted: bool = False) -> nn.Module:
+    def check_trust(self, trusted: bool | Collection[str]) -> None:
+        """Raise UntrustedBundleError if ``load`` would run code that ``trusted`` does not allow."""
+        trusted = checked_trust(trusted)
+        package = self.factory.partition(":")[0].partition(".")[0]
+        if trusted is True or self.kind in _SAFE or (self.kind == "import" and trusted and package in trusted):
+            return
+        allowed = f", or trusted=[{package!r}] for what that package holds" if self.kind == "import" else ""
+        raise UntrustedBundleError(
+            f"this bundle's program is of kind {self.kind} ({self.factory or FILES.get(self.kind)}), and loading it "
+            f"runs its code; it was not exported because {self.reason or 'of an unknown reason'}. "
+            f"If you trust where it comes from, say trusted=True{allowed}",
+            uri=None,
+        )
+
+    def load(self, weights: Weights, *, trusted: bool | Collection[str] = False) -> nn.Module:
         """The module with ``weights``, in evaluation mode.
 
-        Raises UntrustedBundleError if that runs code of the bundle's choosing and ``trusted`` is not True.
+        trusted: True allows any code; names of packages allow functions and classes of theirs, by import path.
+        Raises UntrustedBundleError if it takes more than that.
         """
+        self.check_trust(trusted)
         if self.kind == "export":
             return self._load_exported(weights)
-        if not trusted:
-            raise UntrustedBundleError(
-                f"this bundle's program is a {self.kind} ({self.factory or 'cloudpickle'}), and loading it runs its "
-                f"code; it was not exported because {self.reason or 'of an unknown reason'}. "
-                "If you trust where it comes from, say trusted=True",
-                uri=None,
-            )
+        if self.kind == "onnx":
+            from sparkdl.interop import onnx
+
+            return onnx.module(self.content)
+        if self.kind == "torchscript":
+            return _load_torchscript(self.content)
         if self.kind == "import":
-            module: nn.Module = import_object(self.factory)(**(self.kwargs or {}))
+            module: nn.Module = _factory(self.factory, checked_trust(trusted))(**(self.kwargs or {}))
         elif self.kind == "pickle":
             module = cloudpickle.loads(self.content)
         else:
@@ -69,91 +91,57 @@ class Program:
 
     def _load_exported(self, weights: Weights) -> nn.Module:
         try:
-            with _EXPORTER:
+            with EXPORTER:
                 program = torch.export.load(io.BytesIO(pt2.checked(self.content)))
                 module: nn.Module = program.module(check_guards=False)  # guards would be code; the signature has shapes
             module.load_state_dict(dict(weights), strict=True, assign=True)
         except Exception as error:  # torch raises whatever it trips over
             raise BundleIntegrityError(
-                f"the bundle's program cannot be loaded by torch {torch.__version__}: {error}", uri=None, file=EXPORTED
+                f"the bundle's program cannot be loaded by torch {torch.__version__}: {error}",
+                uri=None,
+                file=FILES["export"],
             ) from error
         return module
 
 
-def build(module: nn.Module, example: Sequence[Tensor], *, factory: Callable[[], nn.Module] | None = None) -> Program:
-    """The safest program that gives ``module``'s outputs for any number of rows.
+def _load_torchscript(content: bytes) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # who has such a model knows
+        module: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
+    return module.eval()
 
-    module: in any mode; exported in evaluation mode and left as it was.
-    example: its arguments for two or more rows, each of shape ``(B, ...)``.
-    factory: what made the module; stored by import path if it has one and the module cannot be exported.
+
+def checked_trust(trusted: bool | Collection[str]) -> Trust:
+    """What is trusted as a plain value: True, False, or a sorted tuple of package names.
+
+    Raises InvalidParamError for anything else, a single text too: its letters would be the names.
     """
-    training = module.training
-    module.eval()
-    try:
-        with _EXPORTER:
-            return Program("export", content=_export(module, example))
-    except Exception as error:  # torch.export raises whatever the model's own code trips over: any is a reason
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    finally:
-        module.train(training)
-    found = factory and _importable(factory)
-    if found:
-        return Program("import", factory=found[0], kwargs=found[1], reason=reason)
-    return Program("pickle", content=pickle(module, "model"), reason=reason)
+    if isinstance(trusted, bool):
+        return trusted
+    names = tuple(trusted) if isinstance(trusted, Collection) and not isinstance(trusted, (str, bytes)) else None
+    if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise InvalidParamError(
+            f"'trusted' must be True, False, or names of packages such as ['mycompany'] (got {trusted!r})",
+            param="trusted",
+            value=trusted,
+        )
+    return tuple(sorted(set(names)))
 
 
-def _export(module: nn.Module, example: Sequence[Tensor]) -> bytes:
-    rows = {0: torch.export.Dim.DYNAMIC}
-    arguments = inspect.signature(module.forward).bind(*example).arguments
-    batch = {
-        name: tuple(rows for _ in value) if isinstance(value, tuple) else rows for name, value in arguments.items()
-    }
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            program = torch.export.export(module, tuple(example), dynamic_shapes=batch)
-        finally:
-            logger.setLevel(level)
-        _check_same(module, program.module(), example)
-        program._state_dict = {key: _hollow(value) for key, value in program.state_dict.items()}
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-    return pt2.checked(buffer.getvalue())
-
-
-def _hollow(value: Tensor) -> Tensor:
-    """A stand-in of the same dtype and shape that takes one element of storage."""
-    hollow = torch.zeros((), dtype=value.dtype).expand(value.shape)
-    return nn.Parameter(hollow, requires_grad=False) if isinstance(value, nn.Parameter) else hollow
-
-
-def _check_same(module: nn.Module, exported: nn.Module, example: Sequence[Tensor]) -> None:
-    """Raise if the exported program does not give the module's outputs for one row and for several."""
-    from sparkdl.tasks import named
-
-    for rows in (1, len(example[0])):
-        arguments = [tensor[:rows] for tensor in example]
-        expected, got = named(module(*arguments)), named(exported(*arguments))
-        for name, value in expected.items():
-            torch.testing.assert_close(got[name], value, equal_nan=True, msg=f"output {name!r} differs once exported")
-
-
-def _importable(factory: Callable[[], nn.Module]) -> tuple[str, dict[str, Any]] | None:
-    """``("package.module:name", kwargs)`` if importing that gives the factory and the kwargs are JSON."""
-    kwargs: dict[str, Any] = {}
-    if isinstance(factory, partial) and not factory.args:
-        kwargs = dict(factory.keywords)
-        factory = factory.func
-    path = f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
-    try:
-        json.dumps(kwargs)
-        found = not path.startswith("__main__") and import_object(path) is factory
-    except (SparkdlError, TypeError, ValueError):
-        return None
-    return (path, kwargs) if found else None
+def _factory(path: str, trusted: Trust) -> Any:
+    """The factory at ``path``; with a list of packages only if it is itself of one: ``package:os.system`` is not."""
+    found = import_object(path)
+    if trusted is True:
+        return found
+    home = getattr(found, "__module__", None)
+    own = isinstance(home, str) and home.partition(".")[0] in (trusted or ())
+    if not own or not (inspect.isfunction(found) or inspect.isclass(found)):
+        raise UntrustedBundleError(
+            f"{path!r} is not a function or class of the trusted packages {list(trusted or ())} (it is {found!r}); "
+            "if you trust where the bundle comes from, say trusted=True",
+            uri=None,
+        )
+    return found
 
 
 def import_object(path: str) -> Any:

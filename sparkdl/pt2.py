@@ -25,7 +25,7 @@ _GRAPH = "models/model.json"
 _SAMPLES = "data/sample_inputs/model.pt"
 _PAYLOADS = {"data/weights/model_weights_config.json": "weight", "data/constants/model_constants_config.json": "tensor"}
 
-_WORD = re.compile(r"[\w.@+-]*", re.ASCII)  # of names, devices, versions: nothing that means anything to Python
+_WORD = re.compile(r"[\w.@+/-]*", re.ASCII)  # of weights, devices, versions: never more than a quoted text to Python
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NAMESPACES = "aten|prims|torchvision"
 _UNSAFE = "from_file|save"  # those of aten's operators that open files

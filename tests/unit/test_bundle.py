@@ -16,8 +16,7 @@ import torch
 from making import signature, spec
 from torch import nn
 
-from sparkdl import bundle as bundles
-from sparkdl import store
+from sparkdl import bundle_files, store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import (
     BundleError,
@@ -298,9 +297,9 @@ def changed(saved, change):
 
 
 def test_a_newer_format_says_what_to_do(saved):
-    changed(saved, lambda manifest: manifest.update(format=2))
-    error = refused(saved, BundleVersionError, "has format 2; this sparkdl reads up to 1: upgrade")
-    assert (error.found, error.supported) == (2, 1)
+    changed(saved, lambda manifest: manifest.update(format=3))
+    error = refused(saved, BundleVersionError, "has format 3; this sparkdl reads up to 2: upgrade")
+    assert (error.found, error.supported) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -531,5 +530,6 @@ def test_a_broken_bundle_raises_errors_of_ours_only_and_writes_nothing(tmp_path,
     assert outcomes[False] > outcomes[True]
 
 
-def test_the_format_is_the_first():
-    assert bundles.FORMAT == 1
+def test_the_format_is_the_first_while_nothing_newer_is_used(mlp):
+    assert json.loads(mlp.files["manifest.json"])["format"] == 1
+    assert bundle_files.FORMAT == 2

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparkdl import program, pt2
+from sparkdl import export, pt2
 from sparkdl.errors import BundleIntegrityError
 from sparkdl.program import Program
 
@@ -31,7 +31,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def content():
-    return program.build(models.Rows(), [torch.randn(3, 6)]).content
+    return export.build(models.Rows(), [torch.randn(3, 6)]).content
 
 
 def rebuilt(content, changes, compression=zipfile.ZIP_STORED, also=()):
@@ -233,7 +233,7 @@ def test_what_was_checked_is_checked_again_to_the_same_bytes(content):
 
 def test_neither_the_user_s_rows_nor_paths_are_kept():
     secret = torch.full((3, 6), 12345.678)
-    content = program.build(models.Rows(), [secret]).content
+    content = export.build(models.Rows(), [secret]).content
     assert secret.numpy().tobytes()[:4] not in content
     assert os.path.dirname(models.__file__).encode() not in content
     assert b"stack_trace" not in content
@@ -241,7 +241,7 @@ def test_neither_the_user_s_rows_nor_paths_are_kept():
 
 def test_neither_are_the_weights():
     wide = nn.Linear(500, 500)
-    assert len(program.build(wide, [torch.randn(3, 500)]).content) < 20_000
+    assert len(export.build(wide, [torch.randn(3, 500)]).content) < 20_000
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -253,5 +253,5 @@ def test_ordinary_models_pass(name):
         else torch.randn(3, *shape).to(getattr(torch, dtype))
         for dtype, shape in inputs.values()
     ]
-    made = program.build(make(), example)
+    made = export.build(make(), example)
     assert (made.kind, made.reason) == ("export", "")

@@ -1,0 +1,147 @@
+"""What a module takes and returns, found by running it once on made-up rows.
+
+Shapes: B rows, L the length to which inputs that vary are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sparkdl import tasks
+from sparkdl.errors import SignatureError
+from sparkdl.signature import Signature, TensorSpec
+
+LENGTH = 12
+
+
+def float_dtype(module: nn.Module) -> str | None:
+    """The dtype of the module's floating parameters, ``"float32"`` say; None if it has none."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return _numpy_name(parameter.dtype)
+    return None
+
+
+def ragged_inputs(signature: Signature) -> tuple[int, ...]:
+    """The positions of the inputs, masks among them, whose length varies."""
+    return tuple(i for i, spec in enumerate(signature.inputs) if spec.is_ragged)
+
+
+def example_inputs(signature: Signature, rows: int = 3) -> list[Tensor]:
+    """Arguments that fit the signature: random floats, zeros for all else.
+
+    Where the length varies, the first row is 12 long and each further one is two shorter, padded with zeros; masks say
+    so.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([max(1, LENGTH - 2 * row) for row in range(rows)])
+    filled = torch.arange(LENGTH) < lengths[:, None]
+    return [_example(spec, rows, filled, generator) for spec in signature.inputs]
+
+
+def _example(spec: TensorSpec, rows: int, filled: Tensor, generator: torch.Generator) -> Tensor:
+    dtype = getattr(torch, spec.dtype)
+    if spec.mask_of:
+        return filled.to(dtype)
+    shape = (rows, *(LENGTH if size == -1 else size for size in spec.shape))
+    if not spec.dtype.startswith("float"):
+        return torch.zeros(shape, dtype=dtype)
+    values = torch.randn(shape, generator=generator).to(dtype)
+    return values * filled.reshape(*filled.shape, *(1 for _ in shape[2:])) if spec.is_ragged else values
+
+
+def shortened(arguments: Sequence[Tensor], ragged: Collection[int]) -> list[Tensor]:
+    """The arguments with ragged ones cut to three quarters of their length."""
+    return [value[:, : max(1, value.shape[1] * 3 // 4)] if i in ragged else value for i, value in enumerate(arguments)]
+
+
+def lengthened(arguments: Sequence[Tensor], ragged: Collection[int], by: int = 3) -> list[Tensor]:
+    """The arguments with ragged ones padded with further zeros, as beside a longer row."""
+    return [
+        torch.cat([value, value.new_zeros(len(value), by, *value.shape[2:])], dim=1) if i in ragged else value
+        for i, value in enumerate(arguments)
+    ]
+
+
+def describe_outputs(
+    module: nn.Module, signature: Signature, arguments: Sequence[Tensor], task: str | None
+) -> tuple[TensorSpec, ...]:
+    """The output specs, from a forward pass.
+
+    Raises SignatureError: showing both sides if the module refuses; if an output's first dimension is not the rows;
+    if an output of a row, or its shape, changes with the padding that a longer row beside it brings.
+    """
+    shown = _returned(module, signature, arguments, task)
+    rows = len(arguments[0])
+    for name, value in shown.items():
+        if value.ndim == 0 or value.shape[0] != rows:
+            raise SignatureError(
+                f"the model's output {name!r} has shape {tuple(value.shape)} for {rows} rows; its first dimension "
+                "must be the rows",
+                column=None,
+                expected=(rows, "..."),
+                got=tuple(value.shape),
+            )
+    if signature.is_ragged:
+        longer = lengthened(arguments, ragged_inputs(signature))
+        _check_padding(shown, _returned(module, signature, longer, task))
+    return tuple(TensorSpec(name, _numpy_name(value.dtype), tuple(value.shape[1:])) for name, value in shown.items())
+
+
+def _returned(
+    module: nn.Module, signature: Signature, arguments: Sequence[Tensor], task: str | None
+) -> dict[str, Tensor]:
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            outputs = module(*arguments)
+    except Exception as error:  # whatever forward raises for these inputs is the finding
+        raise SignatureError(
+            f"the model does not take these inputs.\n  columns give: {signature}\n  model says:   "
+            f"{type(error).__name__}: {error}\n  model:        {_first_layers(module)}",
+            column=None,
+            expected=str(error),
+            got=str(signature),
+        ) from error
+    finally:
+        module.train(training)
+    return tasks.predictions(task, outputs)
+
+
+def _check_padding(shown: dict[str, Tensor], longer: dict[str, Tensor]) -> None:
+    """A row's outputs are its own: neither their shape nor their values tell how long its neighbours are."""
+    for name, value in shown.items():
+        other = longer[name]
+        if value.shape != other.shape:
+            raise SignatureError(
+                f"the shape of the model's output {name!r} depends on the length its inputs are padded to "
+                f"({tuple(value.shape)}, and {tuple(other.shape)} when that is longer), which changes from batch to "
+                "batch; return something a row: the mean over its steps, or its last step",
+                column=None,
+                expected=tuple(value.shape),
+                got=tuple(other.shape),
+            )
+        a, b = value.double(), other.double()
+        scale = a[a.isfinite()].abs().amax().item() if a.isfinite().any() else 0.0
+        if not torch.allclose(a, b, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+            raise SignatureError(
+                f"the model's output {name!r} changes when a row is padded further, so it would depend on the rows "
+                "beside it; make the model leave padding out, with a mask: "
+                "TensorSpec('mask', 'bool', (-1,), mask_of=…) as one more input",
+                column=None,
+                expected="the same outputs whatever the padding",
+                got=f"a difference of {(a - b).abs().max().item():.3g}",
+            )
+
+
+def _numpy_name(dtype: torch.dtype) -> str:
+    return "float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.")
+
+
+def _first_layers(module: nn.Module, limit: int = 300) -> str:
+    text = " ".join(repr(module).split())
+    return text if len(text) <= limit else text[:limit] + " …"
