@@ -14,6 +14,7 @@ from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError, SparkdlError
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
+from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.udf import PROBLEM, scorer_of, scoring_udf
 from sparkdl.signature import Signature, column_kinds
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _BUNDLE = "bundle"
-_STRUCT = "__sparkdl_outputs__"
 
 
 @with_accessors
@@ -133,37 +133,33 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 param="handleInvalid",
                 value="skip",
             )
-        spark = spark or _active_session()
-        return scoring_udf(
-            spark, scorer_of(spark, self.bundle, self.scoring), self.getOrDefault("udfType"), whole=False
-        )
+        outputs = tuple(spec.name for spec in self.signature.outputs)
+        return scoring_udf(self._scorer(spark or _active_session()), self.getOrDefault("udfType"), outputs, alone=True)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        kinds = self._checked_inputs(dataset)
-        outputs = self.output_columns(dataset.columns)
-        invalid, error_column = self.getOrDefault("handleInvalid"), self.getOrDefault("errorCol")
-        spark = dataset.sparkSession
-        score = scoring_udf(
-            spark, scorer_of(spark, self.bundle, self.scoring), self.getOrDefault("udfType"), whole=True
-        )
-        score = score.asNondeterministic()  # or a filter by what is predicted would have Spark score everything twice
+        from pyspark.sql import functions as sf
+
         from sparkdl.data.materialize import plain
 
-        scored = dataset.withColumn(_STRUCT, score(*(plain(dataset, name, kind) for name, kind in kinds.items())))
+        kinds = self._checked_inputs(dataset)
+        made = self.output_columns(dataset.columns)
+        invalid, error_column = self.getOrDefault("handleInvalid"), self.getOrDefault("errorCol")
         if invalid == "skip":
-            scored = scored.where(scored[_STRUCT][PROBLEM].isNull())
-        made = [self._output(scored, output).alias(name) for output, name in outputs.items()]
-        if invalid == "keep" and error_column:
-            made.append(scored[_STRUCT][PROBLEM].alias(error_column))
-        return scored.select("*", *made).drop(_STRUCT)  # by "*", since a join may give two columns one name
+            made[PROBLEM] = PROBLEM
+        elif invalid == "keep" and error_column:
+            made[PROBLEM] = error_column
+        score = scoring_udf(self._scorer(dataset.sparkSession), self.getOrDefault("udfType"), tuple(made))
+        inputs = [plain(dataset, name, kind) for name, kind in kinds.items()]
+        # inline: a filter by what is predicted is not pushed below it, where the model would run once more for it
+        scored = dataset.select("*", sf.inline(sf.array(score(*inputs))).alias(*made.values()))
+        if invalid == "skip":
+            scored = scored.where(sf.col(PROBLEM).isNull()).drop(PROBLEM)
+        if "probability" in made and self.getOrDefault("probabilityAsVector"):
+            return _as_vector(scored, made["probability"])
+        return scored
 
-    def _output(self, scored: DataFrame, output: str) -> Any:
-        from pyspark.ml.functions import array_to_vector
-
-        column = scored[_STRUCT].getField(output)
-        if output == "probability" and self.getOrDefault("probabilityAsVector"):
-            return array_to_vector(column.cast("array<double>"))
-        return column
+    def _scorer(self, spark: SparkSession) -> Scorer:
+        return scorer_of(spark, self.bundle, self.scoring)
 
     def _checked_inputs(self, df: DataFrame) -> dict[str, str]:
         """The kinds of the input columns as they are in ``df``; raises if they are not what the model was given."""
@@ -214,6 +210,13 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     def load(cls, path: str, *, trusted: bool = False) -> TorchModel:
         """Read what ``save`` wrote. Raises as ``Bundle.load``; ``trusted`` as there."""
         return _Reader(cls, trusted).load(path)
+
+
+def _as_vector(df: DataFrame, name: str) -> DataFrame:
+    from pyspark.ml.functions import array_to_vector
+    from pyspark.sql.functions import col
+
+    return df.withColumn(name, array_to_vector(col(f"`{name.replace('`', '``')}`").cast("array<double>")))
 
 
 def _active_session() -> SparkSession:

@@ -34,35 +34,34 @@ def scorer_of(spark: SparkSession, bundle: Bundle, scoring: Scoring) -> Scorer:
     return Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, scoring, bundle.trusted)
 
 
-def scoring_udf(spark: SparkSession, scorer: Scorer, flavour: str, *, whole: bool) -> Any:
+def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bool = False) -> Any:
     """A UDF of the signature's columns (``Signature.columns``, in that order).
 
-    whole: it gives a struct of all outputs and, unless bad rows are errors, PROBLEM; else the only output as it is, or a
-    struct of several.
+    It gives a struct of ``fields``: names of outputs, and PROBLEM; or, if there is but one and ``alone``, that as it is.
+    kind: one of UDF_TYPES.
     """
-    outputs = scorer.signature.outputs
-    types = {spec.name: columns.spark_type(spec) for spec in outputs}
-    if whole and scorer.scoring.invalid != "error":
-        types[PROBLEM] = "string"
-    alone = outputs[0].name if len(outputs) == 1 and not whole else None
-    returns = types[alone] if alone else f"struct<{', '.join(f'`{name}`:{kind}' for name, kind in types.items())}>"
+    types = {spec.name: columns.spark_type(spec) for spec in scorer.signature.outputs} | {PROBLEM: "string"}
+    only = fields[0] if alone and len(fields) == 1 else None
+    returns = types[only] if only else f"struct<{', '.join(f'`{name}`:{types[name]}' for name in fields)}>"
     several = len(scorer.signature.columns) > 1
-    score = _Score(scorer, tuple(types), alone)
-    if _flavour(spark, flavour) == "arrow":
+    score = _Score(scorer, fields, only)
+    if _kind(kind) == "arrow":
         from pyspark.sql.functions import arrow_udf
 
         return arrow_udf(_hinted(score.arrow, pa.Array, several, pa.Array), returns)
     import pandas as pd
     from pyspark.sql.functions import pandas_udf
 
-    return pandas_udf(_hinted(score.pandas, pd.Series, several, pd.Series if alone else pd.DataFrame), returns)
+    return pandas_udf(_hinted(score.pandas, pd.Series, several, pd.Series if only else pd.DataFrame), returns)
 
 
-def _flavour(spark: SparkSession, asked: str) -> str:
-    has_arrow = tuple(int(part) for part in spark.version.split(".")[:2]) >= (4, 1)
+def _kind(asked: str) -> str:
+    import pyspark
+
+    has_arrow = tuple(int(part) for part in pyspark.__version__.split(".")[:2]) >= (4, 1)
     if asked == "arrow" and not has_arrow:
         raise InvalidParamError(
-            f"'udfType' is 'arrow', which Spark has from 4.1 on, and this is {spark.version}; say 'auto' or 'pandas'",
+            f"'udfType' is 'arrow', which Spark has from 4.1 on, and this is {pyspark.__version__}; say 'auto' or 'pandas'",
             param="udfType",
             value=asked,
         )
@@ -82,15 +81,15 @@ def _hinted(score: Callable[[Any], Any], takes: Any, several: bool, gives: Any) 
 
 @dataclass(frozen=True)
 class _Score:
-    """Runs in the workers. fields: of the struct that is returned; alone: the output that is returned as it is."""
+    """Runs in the workers. fields: of the struct that is returned; only: the output that is returned as it is."""
 
     scorer: Scorer
     fields: tuple[str, ...]
-    alone: str | None
+    only: str | None
 
     def arrow(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
         for made in self._made(batch if isinstance(batch, tuple) else (batch,) for batch in batches):
-            yield made[self.alone] if self.alone else pa.StructArray.from_arrays(list(made.values()), names=list(made))
+            yield made[self.only] if self.only else pa.StructArray.from_arrays(list(made.values()), names=list(made))
 
     def pandas(self, batches: Iterator[Any]) -> Iterator[pd.DataFrame | pd.Series]:
         import pandas as pd
@@ -98,7 +97,7 @@ class _Score:
         several = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
         for made in self._made(tuple(pa.Array.from_pandas(series) for series in batch) for batch in several):
             series = {name: array.to_pandas() for name, array in made.items()}
-            yield series[self.alone] if self.alone else pd.DataFrame(series)
+            yield series[self.only] if self.only else pd.DataFrame(series)
 
     def _made(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[dict[str, pa.Array]]:
         names = list(self.scorer.signature.columns)

@@ -18,7 +18,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql.functions import expr
 from torch import nn
 
-from sparkdl import Bundle, Signature, TensorSpec, TorchEstimator, TorchModel
+from sparkdl import Bundle, Signature, SparkdlError, TensorSpec, TorchEstimator, TorchModel
 
 FEATURES = TensorSpec("features", "float32", (4,), ("features",), ("array<float>",))
 
@@ -184,17 +184,17 @@ def test_transform_is_lazy(spark, bundles, jobs):
     assert jobs() == 1
 
 
-def test_the_model_runs_once_a_row_however_many_outputs_are_used(points, bundles):
+def test_the_model_runs_once_a_row_however_the_outputs_are_used(points, bundles):
     def plan(df):
         return df._jdf.queryExecution().executedPlan().toString()
 
     out = TorchModel(bundles["multiclass"]).transform(points)
     used = out.selectExpr("prediction + probability[0] as x", "probability", "prediction as y", "size(probability) n")
-    assert plan(out).count("EvalPython") == plan(used).count("EvalPython") == 1
-    assert "EvalPython" not in plan(out.select("id")), "what nobody asks for is not computed"
-    few = plan(out.where("id < 5"))
-    assert few.count("EvalPython") == 1
-    assert few.index("EvalPython") < few.index("Filter"), "rows are left out before they are scored, not after"
+    filtered = out.where("prediction > 0 and probability[0] > 0.5 and id < 5")
+    assert [plan(df).count("EvalPython") for df in (out, used, filtered)] == [1, 1, 1]
+    scoring = plan(filtered).index("EvalPython")
+    assert "(id" in plan(filtered)[scoring:], "rows are left out by other columns before they are scored"
+    assert filtered.count() == sum(row.prediction > 0 and row.probability[0] > 0.5 for row in out.take(5))
 
 
 class Logged(nn.Module):
@@ -274,6 +274,132 @@ def test_a_stream_gives_the_same_predictions(spark, points, bundles, tmp_path):
     for key, (prediction, probability) in expected.items():
         assert got[key][0] == prediction
         assert got[key][1] == pytest.approx(probability, abs=1e-6)
+
+
+# Bad rows
+
+DIRTY = [[1.0, 2.0, 3.0, 4.0], None, [1.0], [0.0, None, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0], [float("nan")] * 4]
+REASONS = {1: "null", 2: "shape", 3: "null", 5: "non-finite"}
+
+
+@pytest.fixture(scope="module")
+def dirty(spark):
+    return spark.createDataFrame(list(enumerate(DIRTY)), "id int, features array<float>").coalesce(1)
+
+
+@pytest.mark.parametrize("udf_type", ["auto", "pandas"])
+@pytest.mark.parametrize("task", ["binary", None])
+def test_bad_rows_are_kept_with_a_reason_or_skipped(dirty, bundles, task, udf_type):
+    model = TorchModel(bundles[task]).setParams(udfType=udf_type, handleInvalid="keep", errorCol="why")
+    kept = model.transform(dirty)
+    assert kept.columns[-1] == "why"
+    rows = kept.orderBy("id").collect()
+    assert {row.id: row.why.split(":")[0] for row in rows if row.why} == REASONS
+    expected = in_torch(task, [DIRTY[0], DIRTY[4]])[0]
+    assert [row.prediction is None for row in rows] == [row.id in REASONS for row in rows]
+    assert torch.allclose(torch.tensor([rows[i].prediction for i in (0, 4)]), torch.tensor(expected), atol=1e-6)
+    skipped = model.setHandleInvalid("skip").transform(dirty)
+    assert skipped.columns == kept.columns[:-1]
+    assert [row.id for row in skipped.collect()] == [0, 4]
+    assert (
+        skipped.where("prediction is not null")._jdf.queryExecution().executedPlan().toString().count("EvalPython") == 1
+    )
+
+
+def test_a_bad_row_ends_the_job_by_default_and_is_named(dirty, bundles):
+    with pytest.raises(Exception, match=r"column 'features', row 1: expected float32\[4\], got None"):
+        TorchModel(bundles["binary"]).transform(dirty).collect()
+
+
+def test_integers_and_arrays_of_bad_rows_are_null(spark):
+    class Parts(nn.Module):
+        def forward(self, x):
+            return {"whole": x.long(), "flag": x > 1, "both": torch.stack([x, -x], 1)}
+
+    bundle = Bundle.from_module(Parts(), Signature((TensorSpec("x", "float32", (), ("x",), ("float",)),)))
+    df = spark.sql("select * from values (1, 1f), (2, null), (3, 3f) as t(id, x)")
+    for udf_type in ("auto", "pandas"):
+        model = TorchModel(bundle).setParams(handleInvalid="keep", udfType=udf_type)
+        assert [tuple(row)[2:] for row in model.transform(df).orderBy("id").collect()] == [
+            (1, False, [1.0, -1.0]), (None, None, None), (3, True, [3.0, -3.0]),
+        ]  # fmt: skip
+
+
+# As an expression
+
+
+def test_a_model_in_an_expression_and_in_sql(spark, points, bundles):
+    model = TorchModel(bundles["regression"])
+    expected = {row.id: row.prediction for row in model.transform(points).collect()}
+    score = model.udf()
+    rows = points.select("id", (score("features") * 2).alias("twice"), score(points.features).alias("once")).collect()
+    assert {row.id: row.once for row in rows} == expected
+    assert all(row.twice == 2 * row.once for row in rows)
+    points.createOrReplaceTempView("points")
+    model.register(spark, "score")
+    assert {row.id: row.p for row in spark.sql("SELECT id, score(features) AS p FROM points").collect()} == expected
+    several = TorchModel(bundles["binary"])
+    several.register(spark, "score_binary")
+    got = spark.sql("SELECT id, score_binary(features) AS s FROM points").select("id", "s.*").collect()
+    assert got == several.transform(points).select("id", "prediction", "probability").collect()
+
+
+def test_an_expression_takes_vectors_and_keeps_bad_rows(dirty, points, bundles):
+    vectors = points.select("id", array_to_vector(points.features.cast("array<double>")).alias("v"))
+    spec = TensorSpec("features", "float32", (4,), ("v",), ("vector",))
+    bundle = Bundle.from_module(net(1), Signature((spec,)), task="regression")
+    got = [row.p for row in vectors.select(TorchModel(bundle).udf()("v").alias("p")).collect()]
+    assert got == [row.prediction for row in TorchModel(bundle).transform(vectors).collect()]
+    model = TorchModel(bundles["regression"]).setHandleInvalid("keep")
+    rows = dirty.select("id", model.udf()("features").alias("p")).collect()
+    assert {row.id for row in rows if row.p is None} == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("params", "act", "says"),
+    [
+        ({"handleInvalid": "skip"}, lambda m, s: m.udf(), "an expression cannot leave out a row"),
+        ({"handleInvalid": "skip"}, lambda m, s: m.register(s, "score"), "cannot leave out"),
+        ({}, lambda m, s: m.register(s, "no name"), "'name' must be a function's name in SQL"),
+        ({}, lambda m, s: m.udf()(), r"takes 1 columns, \['features'\] \(got 0\)"),
+        ({}, lambda m, s: m.setHandleInvalid("ignore"), "'handleInvalid' must be one of"),
+        ({}, lambda m, s: m.setDevice("gpu"), "'device' must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ({}, lambda m, s: m.setPrecision("float8"), "'precision' must be one of"),
+        ({}, lambda m, s: m.setUdfType("scala"), "'udfType' must be one of"),
+        ({}, lambda m, s: m.setBatchSize(-1), "'batchSize' must be a whole number, at least 0"),
+        ({"handleInvalid": "keep", "errorCol": "ID"}, lambda m, s: m.transform(s.range(1).selectExpr(
+            "id", "array(1f, 2f, 3f, 4f) features")), "would be column 'ID', and the DataFrame has 'id' already"),
+        ({"handleInvalid": "keep", "errorCol": "Prediction"}, lambda m, s: m.transform(s.range(1).selectExpr(
+            "array(1f, 2f, 3f, 4f) features")), "would be column 'Prediction'"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_on_the_driver(spark, bundles, jobs, params, act, says):
+    with pytest.raises(SparkdlError, match=says):
+        act(TorchModel(bundles["regression"]).setParams(**params), spark)
+    assert jobs() == 0
+
+
+# Lengths that vary, image files
+
+
+class Mean(nn.Module):
+    """The mean of each row's values, told by the mask."""
+
+    def forward(self, values, mask):
+        return (values * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def test_rows_of_any_length_are_padded_with_a_mask(spark):
+    inputs = (
+        TensorSpec("values", "float32", (-1,), ("values",), ("array<float>",)),
+        TensorSpec("mask", "float32", (-1,), mask_of="values"),
+    )
+    model = TorchModel(Bundle.from_module(Mean(), Signature(inputs))).setBatchSize(8)
+    df = spark.range(0, 100, 1, 3).selectExpr(
+        "id", "transform(sequence(0, (id * 7) % 13), x -> cast(x as float)) as values"
+    )
+    for row in model.transform(df).collect():
+        assert row.prediction == pytest.approx((row.id * 7 % 13) / 2), "the mean of 0, 1, … n is n / 2"
 
 
 # Save and load
