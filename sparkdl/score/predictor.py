@@ -2,68 +2,167 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparkdl import tasks
-from sparkdl.columns import as_tensor
-from sparkdl.errors import SignatureError
+from sparkdl.columns import Ragged
+from sparkdl.errors import SignatureError, SparkdlError
+from sparkdl.score import engine
+from sparkdl.score.inputs import Inputs, checked
+from sparkdl.score.scoring import Scoring
+from sparkdl.score.transfer import Arrays, transfer
+from sparkdl.score.tuning import Tuning
 from sparkdl.signature import TensorSpec
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
 
-BATCH_ROWS = 4096
+DEFAULT = Scoring()
+INT8_ROWS = 1024  # not tuned: a batch has one scale for its 8-bit inputs, so its size is part of the result
+LENGTHS = 8  # rows whose length varies are padded to a multiple of this
+Rows = slice | np.ndarray  # which rows of the inputs
+Moved = Callable[[], list[Tensor]]
+Computed = tuple[Rows, Callable[[], Arrays]]
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
     """Runs a bundle's model. Make one a process and keep it: loading is what costs.
 
-    device: ``auto`` takes the GPU if there is one. batch_size: rows to a forward pass.
+    Raises InvalidParamError or SparkdlError if the model cannot run in the way that ``scoring`` asks for.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", batch_size: int = BATCH_ROWS) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.batch_size = batch_size
+    def __init__(self, bundle: Bundle, scoring: Scoring = DEFAULT) -> None:
+        self.device = engine.device_of(scoring.device)
         self.task = bundle.task
         self.signature = bundle.signature
-        self.module = bundle.module().to(self.device)
+        self._forward = engine.prepared(bundle.module(), self.device, scoring.precision, scoring.compile)
+        self._transfer = transfer(self.device)
+        self._tuning = Tuning.of(scoring.batch_size or (INT8_ROWS if scoring.precision == "int8" else 0))
 
-    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See ``Bundle.predict``."""
-        arrays = [_checked(inputs, spec) for spec in self.signature.inputs]
-        rows = len(arrays[0])
-        for spec, array in zip(self.signature.inputs, arrays, strict=True):
-            if len(array) != rows:
-                raise SignatureError(
-                    f"input {spec.name!r} has {len(array)} rows, {self.signature.inputs[0].name!r} has {rows}",
-                    column=spec.name,
-                    expected=rows,
-                    got=len(array),
-                )
+    @property
+    def batch_size(self) -> int:
+        """Rows to a forward pass: those asked for, the best found so far, or fewer since they did not fit the memory."""
+        return self._tuning.best
+
+    def predict(self, inputs: Mapping[str, Any]) -> Arrays:
+        """See ``Bundle.predict``. Raises SparkdlError if a single row does not fit the memory."""
+        given = checked(inputs, self.signature)
+        rows = len(next(iter(given.values())))
         outputs = {s.name: np.empty((rows, *s.shape), dtype=s.dtype) for s in self.signature.outputs}
-        for start in range(0, rows, self.batch_size):
-            stop = min(start + self.batch_size, rows)
-            returned = self._forward([array[start:stop] for array in arrays])
+        for part, arrays in self._computed(given, rows):
+            returned = arrays()
             for spec in self.signature.outputs:
-                outputs[spec.name][start:stop] = _returned(returned, spec, stop - start)
+                outputs[spec.name][part] = _returned(returned, spec, _count(part))
         return outputs
 
-    def _forward(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            outputs = self.module(*(as_tensor(array).to(self.device) for array in arrays))
-            return {name: _as_array(value) for name, value in tasks.predictions(self.task, outputs).items()}
+    def _computed(self, inputs: Inputs, rows: int) -> Iterator[Computed]:
+        """While the device computes one batch, the next is on its way there and the one before on its way back."""
+        before: list[Computed] = []
+        parts = self._parts(inputs, rows)
+        part = next(parts, None)
+        moved = self._moved(inputs, part)
+        while part is not None:
+            computed = self._compute(inputs, part, moved)
+            part = next(parts, None)
+            moved = self._moved(inputs, part)
+            yield from before
+            before = computed
+        yield from before
+
+    def _parts(self, inputs: Inputs, rows: int) -> Iterator[Rows]:
+        """Which rows go together. Once the batch size is found, rows of like length, the longest first."""
+        start = 0
+        while self._tuning.trial and start + self._tuning.trial <= rows:
+            part = slice(start, start + self._tuning.trial)
+            start = part.stop
+            yield part
+        lengths = next((value.lengths for value in inputs.values() if isinstance(value, Ragged)), None)
+        order = None if lengths is None else np.argsort(-lengths[start:], kind="stable") + start
+        done = start
+        while start < rows:
+            stop = min(start + self.batch_size, rows)
+            yield slice(start, stop) if order is None else order[start - done : stop - done]
+            start = stop
+
+    def _moved(self, inputs: Inputs, part: Rows | None) -> Moved | None:
+        """The rows on their way to the device; None if its memory is full, or there are none."""
+        if part is None:
+            return None
+        try:
+            return self._transfer.put(self._arguments(inputs, part))
+        except (RuntimeError, MemoryError) as error:
+            if not engine.is_out_of_memory(error):
+                raise
+        return None
+
+    def _compute(self, inputs: Inputs, part: Rows, moved: Moved | None = None) -> list[Computed]:
+        """The outputs of these rows, in several parts if they do not fit the memory together."""
+        rows = _count(part)
+        try:
+            put = moved or self._transfer.put(self._arguments(inputs, part))
+            started = time.perf_counter()
+            with torch.inference_mode():
+                outputs = self._transfer.take(tasks.predictions(self.task, self._forward(*put())))
+            if rows == self._tuning.trial:
+                self._transfer.wait()
+                self._tune(time.perf_counter() - started)
+            return [(part, outputs)]
+        except (RuntimeError, MemoryError) as error:
+            if not engine.is_out_of_memory(error):
+                raise
+            if rows == 1:
+                raise SparkdlError(
+                    f"one row does not fit the memory of {self.device}, beside the model: {error}. Use a device or "
+                    "machine with more memory, fewer processes on it (modelsPerGpu, cores of an executor), or "
+                    "precision bfloat16"
+                ) from error
+        del moved
+        self._transfer.free()
+        half = rows // 2
+        logger.warning("%d rows do not fit the memory of %s; going on with %d at a time", rows, self.device, half)
+        self._tuning = self._tuning.at_most(half)
+        first, second = _halves(part, half)
+        return [*self._compute(inputs, first), *self._compute(inputs, second)]
+
+    def _tune(self, seconds: float) -> None:
+        self._tuning = self._tuning.after(seconds)
+        if self._tuning.trial is None:
+            logger.info("%s", self._tuning)
+
+    def _arguments(self, inputs: Inputs, part: Rows) -> list[np.ndarray]:
+        """The model's arguments for these rows, padded where their length varies; and the masks."""
+        made: Arrays = {}
+        masks: Arrays = {}
+        for name, value in inputs.items():
+            if isinstance(value, Ragged):
+                rows = np.arange(part.start, part.stop) if isinstance(part, slice) else part
+                longest = int(value.lengths[rows].max())
+                length = max(1, min(-(-longest // LENGTHS) * LENGTHS, int(value.lengths.max())))
+                made[name], masks[name] = value.padded(rows, length)
+            else:
+                made[name] = value[part]
+        return [
+            masks[spec.mask_of].astype(spec.dtype) if spec.mask_of else made[spec.name]
+            for spec in self.signature.inputs
+        ]
 
 
-def _as_array(value: Tensor) -> np.ndarray:
-    value = value.float() if value.dtype == torch.bfloat16 else value
-    return np.asarray(value.cpu().numpy())
+def _count(part: Rows) -> int:
+    return int(part.stop - part.start) if isinstance(part, slice) else len(part)
+
+
+def _halves(part: Rows, half: int) -> tuple[Rows, Rows]:
+    if isinstance(part, slice):
+        return slice(part.start, part.start + half), slice(part.start + half, part.stop)
+    return part[:half], part[half:]
 
 
 def _returned(outputs: Mapping[str, np.ndarray], spec: TensorSpec, rows: int) -> np.ndarray:
@@ -77,37 +176,3 @@ def _returned(outputs: Mapping[str, np.ndarray], spec: TensorSpec, rows: int) ->
             got=got,
         )
     return outputs[spec.name]
-
-
-def _checked(inputs: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
-    if spec.name not in inputs:
-        raise SignatureError(
-            f"input {spec.name!r} is missing; given are {sorted(inputs)}",
-            column=spec.name,
-            expected=str(spec),
-            got=sorted(inputs),
-        )
-    array = np.asarray(inputs[spec.name])
-    if array.shape[1:] != spec.shape or array.ndim == 0:
-        raise SignatureError(
-            f"input {spec.name!r} must have shape (B, {', '.join(map(str, spec.shape))}) (got {array.shape})",
-            column=spec.name,
-            expected=spec.shape,
-            got=array.shape,
-        )
-    if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-        raise SignatureError(
-            f"input {spec.name!r} must be {spec.dtype} (got {array.dtype}, which it cannot hold)",
-            column=spec.name,
-            expected=spec.dtype,
-            got=str(array.dtype),
-        )
-    cast = array.astype(spec.dtype, copy=False)
-    if array.dtype.kind in "iu" and spec.dtype.startswith(("int", "uint")) and not np.array_equal(cast, array):
-        raise SignatureError(
-            f"input {spec.name!r} must be {spec.dtype} (got {array.dtype} values that it cannot hold)",
-            column=spec.name,
-            expected=spec.dtype,
-            got=str(array.dtype),
-        )
-    return cast

@@ -11,6 +11,7 @@ from torch import nn
 from sparkdl.bundle import Bundle
 from sparkdl.errors import SignatureError
 from sparkdl.score.predictor import Predictor
+from sparkdl.score.scoring import Scoring
 from sparkdl.signature import TensorSpec
 
 
@@ -82,11 +83,11 @@ def test_a_missing_input_is_named_with_those_given(both):
 
 def test_rows_go_through_in_batches_and_come_out_in_order():
     bundle = Bundle.from_module(Counting(), signature(spec(shape=(2,))))
-    predicted = Predictor(bundle, batch_size=3).predict({"x": np.zeros((8, 2))})["prediction"]
+    predicted = Predictor(bundle, Scoring(batch_size=3)).predict({"x": np.zeros((8, 2))})["prediction"]
     assert predicted.tolist() == [3, 3, 3, 3, 3, 3, 2, 2]
     rows = np.arange(10, dtype=np.float32)[:, None].repeat(2, 1)
     linear = Bundle.from_module(nn.Linear(2, 1), signature(spec(shape=(2,))))
-    whole, parts = (Predictor(linear, batch_size=size).predict({"x": rows})["prediction"] for size in (100, 3))
+    whole, parts = (Predictor(linear, Scoring(batch_size=size)).predict({"x": rows})["prediction"] for size in (100, 3))
     np.testing.assert_allclose(whole, parts, rtol=1e-6)
 
 
