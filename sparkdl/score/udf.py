@@ -95,7 +95,7 @@ class _Score:
         import pandas as pd
 
         several = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-        for made in self._made(tuple(pa.Array.from_pandas(series) for series in batch) for batch in several):
+        for made in self._made(tuple(map(_from_pandas, batch)) for batch in several):
             series = {name: array.to_pandas() for name, array in made.items()}
             yield series[self.only] if self.only else pd.DataFrame(series)
 
@@ -106,6 +106,11 @@ class _Score:
             if PROBLEM in self.fields:
                 made = made | {PROBLEM: problem_column(scored, len(batch))}
             yield {name: made[name] for name in self.fields}
+
+
+def _from_pandas(series: pd.Series) -> pa.Array:
+    """pandas holds a null number as NaN, and one can no longer be told from the other; within an array it can."""
+    return pa.array(series, from_pandas=series.dtype != object)
 
 
 def problem_column(scored: Scored, rows: int) -> pa.Array:

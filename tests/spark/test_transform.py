@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 
+import pyspark
 import pytest
 import torch
 from pyspark.ml import Pipeline, PipelineModel
@@ -294,7 +295,9 @@ def test_bad_rows_are_kept_with_a_reason_or_skipped(dirty, bundles, task, udf_ty
     kept = model.transform(dirty)
     assert kept.columns[-1] == "why"
     rows = kept.orderBy("id").collect()
-    assert {row.id: row.why.split(":")[0] for row in rows if row.why} == REASONS
+    by_pandas = udf_type == "pandas" or pyspark.__version__ < "4.1"  # which makes NaN of a null inside an array
+    reasons = REASONS | ({3: "non-finite"} if by_pandas else {})
+    assert {row.id: row.why.split(":")[0] for row in rows if row.why} == reasons
     expected = in_torch(task, [DIRTY[0], DIRTY[4]])[0]
     assert [row.prediction is None for row in rows] == [row.id in REASONS for row in rows]
     assert torch.allclose(torch.tensor([rows[i].prediction for i in (0, 4)]), torch.tensor(expected), atol=1e-6)
