@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from sparkdl.bundle import Bundle
-from sparkdl.score import engine, residence
+from sparkdl.score import engine
 from sparkdl.score.predictor import Predictor
 from sparkdl.score.scoring import Scoring
 
@@ -29,9 +31,16 @@ def predictor(scorer: Scorer) -> Iterator[Predictor]:
     """
     scoring = replace(scorer.scoring, device=_device(scorer.scoring.device))
     device = engine.device_of(scoring.device)
-    held = residence.held(device, scoring.models_per_gpu, on_evict=_drop) if device.type == "cuda" else nullcontext()
-    with held:
+    with _place_on(device, scoring.models_per_gpu):
         yield _loaded(scorer, scoring)
+
+
+def _place_on(device: torch.device, models: int) -> AbstractContextManager[Any]:
+    if device.type == "cpu":
+        return nullcontext()
+    from sparkdl.score import residence
+
+    return residence.held(device, models, on_evict=_drop)
 
 
 def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:

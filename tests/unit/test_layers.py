@@ -12,7 +12,7 @@ import sparkdl
 PACKAGE = Path(sparkdl.__file__).parent
 SPARK = {"estimator.py", "evaluate.py", "model.py", "params.py", "plan.py"}  # importing them imports pyspark
 SPARK_INSIDE = {
-    "doctor.py", "data/materialize.py", "runner.py", "score/udf.py", "score/stream.py", "score/batch.py",
+    "doctor.py", "data/materialize.py", "runner.py", "score/udf.py", "score/worker.py", "score/stream.py", "score/batch.py", "score/sources.py",
     "score/sink.py", "session.py", "train/launcher.py", "registry.py", "zeppelin.py",
 }  # only their functions do  # fmt: skip
 HOROVOD = {
