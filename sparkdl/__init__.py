@@ -21,6 +21,7 @@ _HOME_OF = {
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
     "Run": "sparkdl.train.callbacks",
+    "ScoredTable": "sparkdl.score.result",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
     "TensorBoardLogger": "sparkdl.train.loggers",
@@ -31,6 +32,7 @@ _HOME_OF = {
     "World": "sparkdl.train.world",
     "log_to_driver": "sparkdl.train.messages",
     "materialize": "sparkdl.data.materialize",
+    "score_table": "sparkdl.score.batch",
 }
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
     from sparkdl.runner import HorovodRunner
+    from sparkdl.score.batch import score_table
+    from sparkdl.score.result import ScoredTable
     from sparkdl.signature import Signature, TensorSpec
     from sparkdl.train.callbacks import Callback, Run
     from sparkdl.train.loggers import CSVLogger, JSONLinesLogger, Logger, MLflowLogger, TensorBoardLogger
@@ -58,6 +62,7 @@ __all__ = [
     "Logger",
     "MLflowLogger",
     "Run",
+    "ScoredTable",
     "Signature",
     "SparkdlError",
     "TensorBoardLogger",
@@ -69,6 +74,7 @@ __all__ = [
     "__version__",
     "log_to_driver",
     "materialize",
+    "score_table",
 ]
 
 

@@ -21,6 +21,7 @@
      ├─ TrainingError            (RuntimeError) training cannot go on
      │   ├─ NonFiniteLossError                  the loss became NaN or infinite
      │   └─ CheckpointError                     nothing to resume, or a checkpoint of another run
+     ├─ ScoringError             (RuntimeError) a table could not be scored to its end
      └─ BundleError              (ValueError)   a bundle cannot be used
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
          ├─ BundleIntegrityError                a file is missing, changed or where it must not be
@@ -205,6 +206,14 @@ class CheckpointError(TrainingError):
     what: str | None
     expected: Any
     got: Any
+
+
+class ScoringError(SparkdlError, RuntimeError):
+    """The job that scores a table broke off. Fields: ``uri`` of the table or None, ``finished``: pieces that the
+    next call need not score."""
+
+    uri: str | None
+    finished: int
 
 
 class BundleError(SparkdlError, ValueError):

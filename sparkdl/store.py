@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import uuid
 from urllib.parse import unquote, urlsplit
@@ -122,3 +123,31 @@ def check_writable(uri: str) -> None:
             "set storePath to a directory that the driver and every executor can write",
             uri=str(uri),
         ) from error
+
+
+def renames_folders(uri: str) -> bool:
+    """True when a folder there is renamed in one step, so that nobody sees half of it: local and HDFS, not S3 or GCS."""
+    filesystem, _ = resolve(uri)
+    return filesystem.type_name in ("local", "hdfs")
+
+
+def move(uri: str, target: str) -> None:
+    """Rename a file or folder within its file system. Raises StoreError, also where ``target`` is a folder with files."""
+    filesystem, path = resolve(uri)
+    try:
+        filesystem.move(path, resolve(target)[1])
+    except OSError as error:
+        raise StoreError(f"cannot rename {uri!r} to {target!r}: {error}", uri=str(uri)) from error
+
+
+def exchange(uri: str, other: str) -> bool:
+    """Let two local folders take each other's name in one step; False, and nothing done, where that is not to be had."""
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux, not every file system
+    if rename is None:
+        return False
+    at_working_directory, exchanges = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    paths = (os.fsencode(path), os.fsencode(resolve(other)[1]))
+    return bool(rename(at_working_directory, paths[0], at_working_directory, paths[1], exchanges) == 0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-import warnings
 from typing import Any
 
+from sparkdl import bars
 from sparkdl.train import messages
 
 _EVERY_S = 0.1
@@ -38,16 +36,7 @@ class FitProgress:
     def __init__(self, epochs: int, rows: int) -> None:
         self.epochs, self.rows = epochs, rows
         self.begins = True  # a launch, with what is now its first message
-        self.bar = _tqdm()(
-            total=epochs * rows,
-            unit=" rows",
-            unit_scale=True,
-            desc="training",
-            leave=False,
-            dynamic_ncols=True,
-            mininterval=0.5,
-            disable=not _shows_a_bar(),  # a log gets the epochs' lines alone
-        )
+        self.bar = bars.of_rows(epochs * rows, "training")  # a log gets the epochs' lines alone
 
     def __call__(self, message: dict[str, Any]) -> None:
         """Show one message; kinds it does not know are for others."""
@@ -97,23 +86,3 @@ def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
     speed = entry["rows"] / max(entry["seconds"], 1e-9)
     told = [f"epoch {entry['epoch'] + 1}/{epochs}", *figures[:_MOST_FIGURES], *more, f"{speed:,.0f} rows/s"]
     return "  ".join(told)
-
-
-def _tqdm() -> Any:
-    """tqdm as it suits where we are; imported late, since ranks import this module too."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ipywidgets is missing, where text will do
-        from tqdm.auto import tqdm
-    return tqdm
-
-
-def _shows_a_bar() -> bool:
-    """True if someone looks: a terminal, a notebook, or spark-submit on a terminal, which hands us a pipe."""
-    if "ipykernel" in sys.modules or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()):
-        return True
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        return False
-    try:
-        return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith(("/dev/pts/", "/dev/tty"))
-    except OSError:  # not Linux
-        return False

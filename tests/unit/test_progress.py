@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from sparkdl import bars
 from sparkdl.train import messages, progress
 from sparkdl.train.progress import FitProgress, Report
 
@@ -24,7 +25,7 @@ def ended(epoch, **more):
 @pytest.fixture
 def shown(monkeypatch):
     """A FitProgress of 3 epochs of 400 rows with a bar, as in a terminal."""
-    monkeypatch.setattr(progress, "_shows_a_bar", lambda: True)
+    monkeypatch.setattr(bars, "is_seen", lambda: True)
     bar = FitProgress(3, 400)
     yield bar
     bar.close()
@@ -32,7 +33,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def logged(monkeypatch):
-    monkeypatch.setattr(progress, "_shows_a_bar", lambda: False)
+    monkeypatch.setattr(bars, "is_seen", lambda: False)
     return FitProgress(3, 400)
 
 

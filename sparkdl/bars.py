@@ -1,0 +1,37 @@
+"""Progress bars over rows, where someone looks: a terminal, a notebook."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+
+def of_rows(total: int, what: str) -> Any:
+    """A tqdm bar with rows a second and the time left; disabled where nobody looks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is missing, where text will do
+        from tqdm.auto import tqdm
+    return tqdm(
+        total=total,
+        unit=" rows",
+        unit_scale=True,
+        desc=what,
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0.5,
+        disable=not is_seen(),
+    )
+
+
+def is_seen() -> bool:
+    """True if someone looks: a terminal, a notebook, or spark-submit on a terminal, which hands us a pipe."""
+    if "ipykernel" in sys.modules or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()):
+        return True
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return False
+    try:
+        return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith(("/dev/pts/", "/dev/tty"))
+    except OSError:  # not Linux
+        return False

@@ -1,0 +1,39 @@
+"""What ``score_table`` tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, repr=False)
+class ScoredTable:
+    """What ``score_table`` did.
+
+    uri: of the table, None if none was written. rows: that were read; written: those of them in the table.
+    invalid: bad rows by kind, ``{"null": 3}``. seconds: of this call. way: ``scan`` or ``dataframe``; why: Spark had to
+    read the table, or None. pieces: into which a scan cut it; resumed: those of them that an earlier run had finished.
+    already: the table was there, of the same rows, model and settings, and nothing was scored.
+    """
+
+    uri: str | None
+    rows: int
+    written: int
+    invalid: dict[str, int]
+    seconds: float
+    way: str
+    why: str | None = None
+    pieces: int = 0
+    resumed: int = 0
+    already: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What is true of the table, whoever asks for it, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in ("uri", "seconds", "already")}
+
+    def __repr__(self) -> str:
+        rows = f"{self.rows:,} rows" if self.uri is None else f"{self.written:,} of {self.rows:,} rows in {self.uri!r}"
+        bad = "".join(f", {count:,} {kind}" for kind, count in sorted(self.invalid.items()))
+        how = f"{self.way}, {self.seconds:,.1f} s, {self.rows / max(self.seconds, 1e-9):,.0f} rows/s"
+        before = f", {self.resumed} of {self.pieces} pieces finished before" if self.resumed else ""
+        return f"ScoredTable({rows}{bad}; {'there already' if self.already else how + before})"

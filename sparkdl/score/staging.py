@@ -1,0 +1,216 @@
+"""Where a table is made, hidden beside its place, until one rename makes it the table. No Spark.
+
+::
+
+    .NAME.sparkdl-KEY/          beside the table NAME; KEY: of all that the table is made from
+        owner.json              who works on it
+        plan.json               the pieces, as the first run cut them
+        work/                   files that are being written
+        done/00042.json         piece 42 is finished: its files, its counts
+        failed.json             the row for which the run ended
+        table/                  files of finished pieces; this folder becomes NAME
+            _sparkdl.json       what the table is, so that it is known when it is asked for again
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import fs
+
+from sparkdl import store
+from sparkdl.data import lease
+from sparkdl.errors import StoreError
+from sparkdl.score.pieces import Piece
+
+MANIFEST = "_sparkdl.json"  # readers of Parquet do not see names with an underscore
+_BESIDE = ("_SUCCESS", "_metadata", "_common_metadata", "_temporary", MANIFEST)
+_FAILED = "failed.json"
+Told = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Of the table at the URI ``sink``. key: 32 hex digits."""
+
+    sink: str
+    key: str
+
+    @property
+    def folder(self) -> str:
+        """The whole of it."""
+        parent, name = posixpath.split(self.sink.rstrip("/"))
+        return store.join(parent, f"{prefix(name)}-{self.key}")
+
+    @property
+    def table(self) -> str:
+        """What becomes the table."""
+        return store.join(self.folder, "table")
+
+    def claim(self) -> None:
+        """Make this process the one that works on it, and remove what runs that are gone left of other tables for
+        this place. Raises StoreError if another one does, or if it cannot be written."""
+        if lease.is_held(self.folder):
+            raise StoreError(f"another process makes {self.sink!r} just now (in {self.folder})", uri=self.sink)
+        try:
+            lease.claim(self.folder)
+        except OSError as error:
+            raise StoreError(
+                f"the table {self.sink!r} cannot be written ({error}); name a place that driver and executors can write",
+                uri=self.sink,
+            ) from error
+        parent, name = posixpath.split(self.sink.rstrip("/"))
+        lease.sweep(parent, prefix(name))
+        store.delete(store.join(self.folder, _FAILED))
+
+    def planned(self, plan: Callable[[], list[Piece]]) -> list[Piece]:
+        """The pieces: those of the first run, whatever the cluster is now, or else what ``plan`` gives."""
+        uri = store.join(self.folder, "plan.json")
+        if store.exists(uri):
+            return [Piece.from_json(piece) for piece in json.loads(store.read_bytes(uri))]
+        pieces = plan()
+        store.write_bytes(uri, json.dumps([piece.to_json() for piece in pieces]).encode())
+        return pieces
+
+    def work(self, attempt: str) -> str:
+        """Where an attempt at a piece writes; nobody else does."""
+        return store.join(self.folder, "work", attempt)
+
+    def finish(self, number: int, attempt: str, told: Told) -> None:
+        """The attempt's files, ``told["files"]``, become those of the piece: all of them, once its marker is there."""
+        for file in told["files"]:
+            target = store.join(self.table, file)
+            filesystem, path = store.resolve(posixpath.dirname(target))
+            filesystem.create_dir(path, recursive=True)
+            store.move(store.join(self.work(attempt), file), target)
+        store.write_bytes(self._marker(number), json.dumps(told).encode())
+        store.delete(self.work(attempt))
+
+    def finished(self, number: int) -> Told | None:
+        """What ``finish`` was told of the piece; None if it is not finished, or a file of it is gone."""
+        try:
+            told: Told = json.loads(store.read_bytes(self._marker(number)))
+        except FileNotFoundError:
+            return None
+        return told if all(store.exists(store.join(self.table, file)) for file in told["files"]) else None
+
+    def markers(self) -> list[int]:
+        """The pieces that have a marker."""
+        names = store.names(store.join(self.folder, "done"))
+        return sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json"))
+
+    def _marker(self, number: int) -> str:
+        return store.join(self.folder, "done", f"{number:05d}.json")
+
+    def fail(self, told: Told) -> None:
+        """Tell the driver of a row for which the run is to end, before all tasks have."""
+        store.write_bytes(store.join(self.folder, _FAILED), json.dumps(told).encode())
+
+    def failure(self) -> Told | None:
+        """What ``fail`` was told in this run."""
+        try:
+            told: Told = json.loads(store.read_bytes(store.join(self.folder, _FAILED)))
+        except FileNotFoundError:
+            return None
+        return told
+
+    def leave(self) -> None:
+        """Nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
+        if self.markers():
+            lease.release(self.folder)
+        else:
+            store.delete(self.folder)
+
+    def commit(self, told: Told, *, files: Iterable[str] | None, overwrite: bool) -> None:
+        """Make it the table, with these files and no other, in one step; what was there before is deleted then.
+
+        files: None for those that are there. told: what ``committed`` gives back. Raises StoreError if a file is not
+        there, or if something came to be at ``sink`` meanwhile and is not to be replaced.
+        """
+        if files is not None:
+            _keep_only(self.table, set(files))
+        store.write_bytes(
+            store.join(self.table, MANIFEST), json.dumps({"key": self.key, "told": told}, indent=2).encode()
+        )
+        self._publish(overwrite)
+        store.delete(self.folder)
+
+    def _publish(self, overwrite: bool) -> None:
+        if not store.exists(self.sink):
+            store.move(self.table, self.sink)
+        elif not overwrite:
+            raise StoreError(f"something was written to {self.sink!r} meanwhile; {_REMEDY}", uri=self.sink)
+        elif not store.exchange(self.table, self.sink):
+            old = store.join(self.folder, "old")
+            store.move(self.sink, old)
+            try:
+                store.move(self.table, self.sink)
+            except StoreError:
+                store.move(old, self.sink)
+                raise
+
+
+_REMEDY = "replace it by overwrite=True, or choose another place"
+
+
+def prefix(name: str) -> str:
+    """Of the names of staging folders for a table of this name."""
+    return f".{name}.sparkdl"
+
+
+def check_sink(sink: str) -> None:
+    """Raise StoreError for a store in which a folder is not renamed in one step."""
+    if not store.renames_folders(sink):
+        raise StoreError(
+            f"the store of {sink!r} cannot rename a folder in one step, so a reader would see half a table; write to a "
+            "local or HDFS path and copy it, or use model.transform(df).write",
+            uri=sink,
+        )
+
+
+def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
+    """What was told of the table at ``sink`` if it is of this key; None if it is to be made.
+
+    Raises StoreError if something else is there and is not to be replaced, or is no table.
+    """
+    if not store.exists(sink):
+        return None
+    names = store.names(sink)
+    if MANIFEST in names:
+        manifest = json.loads(store.read_bytes(store.join(sink, MANIFEST)))
+        if manifest["key"] == key:
+            told: Told = manifest["told"]
+            return told
+    if not overwrite:
+        what = "a table of other rows, model or settings" if MANIFEST in names else "something"
+        raise StoreError(f"there is {what} at {sink!r} already; {_REMEDY}", uri=sink)
+    strange = [name for name in names if not _is_of_table(name)]
+    if strange or not _is_folder(sink):
+        what = f"it holds {strange[0]!r}" if strange else "it is a file"
+        raise StoreError(f"{sink!r} is no folder of Parquet files, {what}; it is not overwritten", uri=sink)
+    return None
+
+
+def _is_folder(uri: str) -> bool:
+    filesystem, path = store.resolve(uri)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+
+
+def _is_of_table(name: str) -> bool:
+    """Parquet files, partitions, what Spark and Hadoop put beside them; not the log of a Delta table."""
+    return name.endswith((".parquet", ".crc")) or "=" in name or name in _BESIDE
+
+
+def _keep_only(folder: str, files: set[str]) -> None:
+    """Delete all other files in the folder: those of attempts that were lost before they were done."""
+    filesystem, path = store.resolve(folder)
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    there = {posixpath.relpath(info.path, path) for info in found if info.type == fs.FileType.File}
+    if files - there:
+        raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
+    for name in there - files:
+        filesystem.delete_file(posixpath.join(path, name))
