@@ -16,6 +16,7 @@ _HOME_OF = {
     "CSVLogger": "sparkdl.train.loggers",
     "Callback": "sparkdl.train.callbacks",
     "Dataset": "sparkdl.data.manifest",
+    "Ensemble": "sparkdl.ensemble",
     "HorovodRunner": "sparkdl.runner",
     "JSONLinesLogger": "sparkdl.train.loggers",
     "Logger": "sparkdl.train.loggers",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
     from sparkdl.data.manifest import Dataset
     from sparkdl.data.materialize import materialize
+    from sparkdl.ensemble import Ensemble
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
@@ -57,6 +59,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Dataset",
+    "Ensemble",
     "HorovodRunner",
     "JSONLinesLogger",
     "Logger",

@@ -71,7 +71,8 @@ class Bundle:
             floating dtype; outputs are found out.
         outputs: further ones: ``{"embedding": "layers.3"}`` gives what the module inside of that name returns.
         example: arguments for two or more rows if random ones will not do (as they will not for an nn.Embedding with
-            few entries: zeros are used for integers); those whose length varies ``(B, L, ...)`` with L >= 2.
+            few entries: zeros are used for integers); those whose length varies ``(B, L, ...)``, with another L for
+            each unless the model needs two to be alike.
         trusted: keep a module that cannot be exported as code: an import path, or pickle.
 
         Raises SignatureError if the module does not take these inputs, or if what it returns for a row depends on

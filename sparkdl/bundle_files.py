@@ -122,6 +122,7 @@ def _read_file(uri: str, name: str) -> bytes:
 
 
 def sha256(content: bytes) -> str:
+    """In lower-case hex."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -19,7 +19,7 @@ from torch.export._patches import register_gru_while_loop_decomposition, registe
 from sparkdl import program as programs
 from sparkdl import pt2, tasks
 from sparkdl.errors import SparkdlError
-from sparkdl.probe import shortened
+from sparkdl.probe import evaluating, shortened
 from sparkdl.program import Program
 
 
@@ -37,15 +37,11 @@ def build(
     ragged: which arguments have shape ``(B, L, ...)`` with an L that varies.
     factory: what made the module; stored by import path if it has one and the module cannot be exported.
     """
-    training = module.training
-    module.eval()
     try:
-        with programs.EXPORTER:
+        with programs.EXPORTER, evaluating(module):
             return Program("export", content=_export(module, example, ragged))
     except Exception as error:  # torch.export raises whatever the model's own code trips over: any is a reason
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    finally:
-        module.train(training)
     found = factory and _importable(factory)
     if found:
         return Program("import", factory=found[0], kwargs=found[1], reason=reason)

@@ -5,7 +5,8 @@ Shapes: B rows, L the length to which inputs that vary are padded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,24 +34,30 @@ def ragged_inputs(signature: Signature) -> tuple[int, ...]:
 def example_inputs(signature: Signature, rows: int = 3) -> list[Tensor]:
     """Arguments that fit the signature: random floats, zeros for all else.
 
-    Where the length varies, the first row is 12 long and each further one is two shorter, padded with zeros; masks say
-    so.
+    Where the length varies, the first row is 12 long (13 in the next such input, for none to be tied to another), each
+    further one two shorter, padded with zeros, and masks say so; what is no float is 1 there, for padding to differ.
     """
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([max(1, LENGTH - 2 * row) for row in range(rows)])
-    filled = torch.arange(LENGTH) < lengths[:, None]
-    return [_example(spec, rows, filled, generator) for spec in signature.inputs]
+    varying = [spec.name for spec in signature.inputs if spec.is_ragged and not spec.mask_of]
+    filled = {name: _filled(rows, LENGTH + place) for place, name in enumerate(varying)}
+    return [_example(spec, rows, filled.get(spec.mask_of or spec.name), generator) for spec in signature.inputs]
 
 
-def _example(spec: TensorSpec, rows: int, filled: Tensor, generator: torch.Generator) -> Tensor:
+def _filled(rows: int, length: int) -> Tensor:
+    lengths = torch.tensor([max(1, length - 2 * row) for row in range(rows)])
+    return torch.arange(length) < lengths[:, None]
+
+
+def _example(spec: TensorSpec, rows: int, filled: Tensor | None, generator: torch.Generator) -> Tensor:
     dtype = getattr(torch, spec.dtype)
-    if spec.mask_of:
+    if spec.mask_of and filled is not None:
         return filled.to(dtype)
-    shape = (rows, *(LENGTH if size == -1 else size for size in spec.shape))
-    if not spec.dtype.startswith("float"):
-        return torch.zeros(shape, dtype=dtype)
-    values = torch.randn(shape, generator=generator).to(dtype)
-    return values * filled.reshape(*filled.shape, *(1 for _ in shape[2:])) if spec.is_ragged else values
+    shape = (rows, *spec.shape) if filled is None else (*filled.shape, *spec.shape[1:])
+    if spec.dtype.startswith("float"):
+        values = torch.randn(shape, generator=generator).to(dtype)
+    else:
+        values = torch.zeros(shape, dtype=dtype) if filled is None else torch.ones(shape, dtype=dtype)
+    return values if filled is None else values * filled.reshape(*filled.shape, *(1 for _ in shape[2:]))
 
 
 def shortened(arguments: Sequence[Tensor], ragged: Collection[int]) -> list[Tensor]:
@@ -64,6 +71,20 @@ def lengthened(arguments: Sequence[Tensor], ragged: Collection[int], by: int = 3
         torch.cat([value, value.new_zeros(len(value), by, *value.shape[2:])], dim=1) if i in ragged else value
         for i, value in enumerate(arguments)
     ]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, each of its parts as it was thereafter; exported parts, which have no ``eval()``,
+    too."""
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def describe_outputs(
@@ -94,10 +115,8 @@ def describe_outputs(
 def _returned(
     module: nn.Module, signature: Signature, arguments: Sequence[Tensor], task: str | None
 ) -> dict[str, Tensor]:
-    training = module.training
-    module.eval()
     try:
-        with torch.no_grad():
+        with evaluating(module), torch.no_grad():
             outputs = module(*arguments)
     except Exception as error:  # whatever forward raises for these inputs is the finding
         raise SignatureError(
@@ -107,8 +126,6 @@ def _returned(
             expected=str(error),
             got=str(signature),
         ) from error
-    finally:
-        module.train(training)
     return tasks.predictions(task, outputs)
 
 

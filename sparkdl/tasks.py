@@ -43,15 +43,17 @@ def predictions(task: str | None, outputs: Any) -> dict[str, Tensor]:
     multiclass: ``prediction`` (B,) the class number as float64, as pyspark.ml has it; ``probability`` (B, C).
     binary: ``prediction`` 0.0 or 1.0; ``probability`` (B, 2), of class 0 and class 1.
     regression: ``prediction``, float64 if it is one number a row.
-    With a task a dictionary may hold, beside the tensor named ``prediction`` that the task is about, further outputs.
+    With a task, of a dictionary it is about the tensor named ``prediction``, or the only one; others stay as they are.
     None: a tensor as ``prediction``; a dictionary by its keys; a tuple by its field names or as ``output_0``, ….
 
     Raises SignatureError if the outputs do not have the task's shape.
     """
     if task is None:
         return named(outputs)
-    if isinstance(outputs, Mapping) and isinstance(outputs.get("prediction"), Tensor):
-        return {**named(outputs), **predictions(task, outputs["prediction"])}
+    if isinstance(outputs, Mapping) and ("prediction" in outputs or len(outputs) == 1):
+        others = named(outputs)
+        main = others.pop("prediction" if "prediction" in others else next(iter(others)))
+        return {**predictions(task, main), **others}
     if not isinstance(outputs, Tensor):
         raise SignatureError(
             f"task {task!r} needs a model that returns one tensor (got {type(outputs).__name__}); use task=None, or "

@@ -122,3 +122,54 @@ MODELS = {
     "sizes computed with": (Rows, {"x": ("float32", (6,))}),
     "any number of inputs": (Star, {"a": ("float32", ()), "b": ("float32", ())}),
 }
+
+
+class Masked(nn.Module):
+    """Texts of varying length: an embedding, a layer over the steps, and what it gives where there are tokens."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.embedding = nn.Embedding(10, 8)
+        if kind == "transformer":
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.layer = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        else:
+            self.layer = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](8, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens, mask):
+        x = self.embedding(tokens)
+        if self.kind == "transformer":
+            x = self.layer(x, src_key_padding_mask=~mask)
+        else:
+            x = self.layer(x)[0]
+        if self.kind == "gru":  # the last step that is there
+            last = mask.sum(dim=1).clamp(min=1) - 1
+            return self.head(x[torch.arange(x.shape[0], device=x.device), last])
+        share = mask.unsqueeze(-1).to(x.dtype)
+        return self.head((x * share).sum(dim=1) / share.sum(dim=1).clamp(min=1))
+
+
+class Padded(nn.Module):
+    """Depends on how far rows are padded: in its values, in its shape, or by refusing another length."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.embedding = nn.Embedding(10, 4)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        if self.how == "shape":
+            return x.sum(dim=2) * 0
+        if self.how == "fixed":
+            return x[:, :1].sum(dim=(1, 2)) + 0 * tokens.shape[1] * int(tokens.shape[1] == 12)
+        return x.mean(dim=1)
+
+
+class Summed(nn.Module):
+    """Rows of vectors, of varying number, and a mask of floats."""
+
+    def forward(self, steps, mask):
+        return (steps * mask.unsqueeze(-1)).sum(dim=1)

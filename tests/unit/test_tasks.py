@@ -62,7 +62,9 @@ def test_outputs_of_another_shape_are_refused(task, shape, says):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("outputs", [(torch.zeros(3),), {"a": torch.zeros(3)}, None, [torch.zeros(3)]])
+@pytest.mark.parametrize(
+    "outputs", [(torch.zeros(3),), {"a": torch.zeros(3), "b": torch.zeros(3)}, None, [torch.zeros(3)]]
+)
 def test_a_task_needs_one_tensor(task, outputs):
     with pytest.raises(SignatureError, match=rf"returns one tensor \(got {type(outputs).__name__}\); use task=None"):
         predictions(task, outputs)
@@ -148,3 +150,17 @@ def test_the_default_loss_takes_the_task_s_outputs_and_labels(task):
     label = torch.zeros(5, dtype=getattr(torch, label_dtype(task, "int32", "float32")))
     loss = loss_named(DEFAULT_LOSS[task])(align(task, outputs, label), label)
     assert loss.ndim == 0
+
+
+@pytest.mark.parametrize("name", ["prediction", "logits"])
+def test_a_dictionary_may_hold_the_one_tensor_of_a_task(name):
+    logits = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    shown = predictions("multiclass", {name: logits})
+    assert {key: value.tolist() for key, value in shown.items()} == {
+        key: value.tolist() for key, value in predictions("multiclass", logits).items()
+    }
+
+
+def test_what_stands_beside_the_prediction_is_shown_too():
+    shown = predictions("regression", {"embedding": torch.ones(2, 3), "prediction": torch.zeros(2, 1)})
+    assert {key: tuple(value.shape) for key, value in shown.items()} == {"prediction": (2,), "embedding": (2, 3)}

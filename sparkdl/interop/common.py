@@ -1,0 +1,29 @@
+"""What several interops need: the error for a package that is not there, the column behind a tensor."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from sparkdl.errors import SparkdlError
+
+_SPARK = {
+    "bool": "boolean", "uint8": "short", "int8": "byte", "int16": "short", "int32": "integer", "int64": "long",
+    "float16": "float", "float32": "float", "float64": "double",
+}  # fmt: skip
+
+
+def needed(package: str, extra: str) -> Any:
+    """The module ``package``. Raises SparkdlError telling which extra of sparkdl brings it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise
+        raise SparkdlError(f"{package} is not installed: pip install 'sparkdl[{extra}]'") from error
+
+
+def spark_kind(dtype: str, shape: Sequence[int]) -> str:
+    """The kind of column that holds a tensor of this dtype and shape, nested as deep: ``array<array<float>>``."""
+    return "array<" * len(shape) + _SPARK[dtype] + ">" * len(shape)
