@@ -26,11 +26,15 @@ System = Callable[[], Figures | None]
 PACKAGES = ("pyspark", "torch", "horovod", "pyarrow", "pandas", "numpy")
 
 
-def arguments(subject: str, systems: list[str]) -> argparse.Namespace:
+def arguments(subject: str, systems: list[str], works: Sequence[str] = ()) -> argparse.Namespace:
+    """works: what ``--work`` chooses from, in a benchmark of several."""
     parser = argparse.ArgumentParser(description=subject)
     parser.add_argument("--quick", action="store_true", help="a minute or two: smaller work, fewer rounds")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--only", nargs="+", choices=systems, metavar="SYSTEM", help=f"of {systems}")
+    if works:
+        parser.add_argument("--work", nargs="+", choices=works, metavar="WORK", help=f"of {list(works)}")
+        parser.add_argument("--rows", type=int, help="of every work, instead of its own")
     return parser.parse_args()
 
 

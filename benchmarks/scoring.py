@@ -1,150 +1,141 @@
-"""Rows a second from a Parquet table through an MLP 50-256-128-1 to nowhere: sparkdl.transform beside its peers.
+"""Rows a second from a Parquet table through a network, to nowhere and to Parquet: sparkdl beside its peers.
 
-Every system reads the same table with two workers and one torch thread each, in a session that is warm. ``bare`` is two
-processes with pyarrow and torch and no Spark: the physical limit, as far as reading and computing go.
+The works are scoring_works.py's, the systems scoring_systems.py's. Every system reads the same table and gives ``id`` and
+``prediction``, with two workers and one torch thread each, in a session that is warm; the first Parquet table that each
+writes is compared with plain torch. ``identity`` is Spark reading and writing without a network. ``bare`` is two processes
+with pyarrow and torch and no Spark, with the batch that is fastest for it, texts of like length put together: the physical
+limit, as far as a loop of a page's length reaches it.
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import shutil
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
+import scoring_systems
 import torch
-from pyspark.sql import functions as sf
-from torch import nn
+from scoring_systems import FRAMES, bare, model_of
+from scoring_works import WORKS, Work
 
-FEATURES, FILES, BATCH = 50, 8, 4096
-SYSTEMS = ["sparkdl.transform", "predict_batch_udf", "pandas_udf", "map_in_arrow", "identity", "bare"]
+import sparkdl
 
+SYSTEMS = ["sparkdl.transform", "sparkdl.score_table", *list(FRAMES)[1:], "bare"]
+SINKS = ["Parquet", "noop"]
+RATIOS = [
+    (system, peer, "throughput rows/s")
+    for system, peer in (
+        ("sparkdl.transform", "bare"),
+        ("sparkdl.transform", "predict_batch_udf"),
+        ("sparkdl.score_table", "bare"),
+    )
+]
+SAMPLE = 200  # rows compared with plain torch
 
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(FEATURES, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)).eval()
-
-
-def write_table(folder: Path, rows: int) -> None:
-    random = np.random.default_rng(0)
-    for i in range(FILES):
-        values = random.standard_normal((rows // FILES, FEATURES), dtype=np.float32)
-        offsets = np.arange(len(values) + 1, dtype=np.int32) * FEATURES
-        features = pa.ListArray.from_arrays(offsets, values.ravel())
-        ids = np.arange(len(values)) + i * len(values)
-        pq.write_table(pa.table({"id": ids, "features": features}), folder / f"{i}.parquet", row_group_size=65536)
-
-
-def timed(rows: int, work) -> dict[str, float]:
-    started = time.monotonic()
-    work()
-    return {"throughput rows/s": rows / (time.monotonic() - started)}
-
-
-def to_nowhere(df) -> None:
-    df.write.format("noop").mode("overwrite").save()
-
-
-def score_files(paths: list[str]) -> float:
-    """One bare worker: its files through the network; the sum of predictions, so that nothing is left out."""
-    torch.set_num_threads(1)
-    model, total = network(), 0.0
-    with torch.inference_mode():
-        for path in paths:
-            for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=["features"], use_threads=False):
-                values = batch.column(0).flatten().to_numpy().reshape(-1, FEATURES)
-                total += float(model(torch.from_numpy(values.copy())).sum())
-    return total
+Score = Callable[[str], None]  # writes Parquet to a path; to nowhere if there is none
 
 
 def main() -> None:
-    asked = harness.arguments(__doc__, SYSTEMS)
-    rows = 400_000 if asked.quick else 2_000_000
-    with (
-        tempfile.TemporaryDirectory(prefix="sparkdl-bench-") as folder,
-        multiprocessing.get_context("spawn").Pool(2) as pool,
-    ):
-        write_table(Path(folder), rows)
-        systems = made(folder, rows, pool)
-        chosen = {name: systems[name] for name in asked.only or SYSTEMS}
-        found = harness.interleaved(chosen, 2 if asked.quick else 5, f"mlp, {rows:,} rows x {FEATURES} floats, noop")
-    harness.report("scoring", found, asked.json)
+    asked = harness.arguments(__doc__, SYSTEMS, list(WORKS))
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Spark's workers import the systems' module
+    rows: list[dict[str, Any]] = []
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for name in asked.work or WORKS:
+            work = WORKS[name]
+            number = asked.rows or work.rows[1 if asked.quick else 0]
+            sinks, rounds = (SINKS[:1], 2) if asked.quick else (SINKS, 5)
+            rows += measured(work, number, asked.only or SYSTEMS, sinks, rounds, pool)
+    harness.report("scoring", rows, asked.json)
 
 
-def made(folder: str, rows: int, pool) -> dict[str, harness.System]:
-    from pyspark.ml.functions import predict_batch_udf
-    from pyspark.sql.types import FloatType
+def measured(
+    work: Work, rows: int, systems: list[str], sinks: list[str], rounds: int, pool: Any
+) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="sparkdl-bench-") as folder:
+        source = Path(folder, "table")
+        source.mkdir()
+        work.write(source, rows)
+        scores = {name: made(name, work, source, pool) for name in systems}
+        found = []
+        for sink in sinks:
+            runs = {
+                name: functools.partial(timed, name, score, sink, work, source, rows) for name, score in scores.items()
+            }
+            found += harness.interleaved(runs, rounds, f"{work.name}, {rows:,} rows, to {sink}", ratios=RATIOS)
+        return found
 
-    import sparkdl
 
-    spark = harness.session()
-    table = spark.read.parquet(folder)
-    module = network()
-    bundle = sparkdl.Bundle.from_module(
-        module, sparkdl.Signature.from_dataframe(table, ["features"]), task="regression"
-    )
-    model = sparkdl.TorchModel(bundle)
-    state = spark.sparkContext.broadcast(module.state_dict())
+def made(system: str, work: Work, source: Path, pool: Any) -> Score:
+    if system == "bare":
+        return made_bare(work, source, pool)
+    if system == "sparkdl.score_table":
+        return lambda path: sparkdl.score_table(str(source), model_of(work), path or None, columns=["id"], verbose=False)
+    frame = FRAMES[system](harness.session().read.parquet(str(source)), work)
 
-    def loaded() -> nn.Module:
-        torch.set_num_threads(1)
-        made = nn.Sequential(
-            nn.Linear(FEATURES, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)
-        ).eval()
-        made.load_state_dict(state.value)
-        return made
+    def score(path: str) -> None:
+        if path:
+            frame.write.parquet(path)
+        else:
+            frame.write.format("noop").mode("overwrite").save()
 
-    def make_predict():
-        ready = loaded()
+    return score
 
-        def predict(values: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                return ready(torch.from_numpy(values)).numpy()[:, 0]
 
-        return predict
+def made_bare(work: Work, source: Path, pool: Any) -> Score:
+    paths = sorted(map(str, source.iterdir()))
 
-    by_predict_batch = predict_batch_udf(
-        make_predict, return_type=FloatType(), batch_size=BATCH, input_tensor_shapes=[[FEATURES]]
-    )
+    def run(rows: int, paths: list[str], path: str) -> float:
+        started = time.monotonic()
+        if path:
+            os.mkdir(path)
+        pool.starmap(bare, [(work.name, paths[i::2], rows, path or None) for i in (0, 1)], chunksize=1)
+        return time.monotonic() - started
 
-    def score_series(batches):
-        ready = loaded()
-        with torch.inference_mode():
-            for series in batches:
-                yield pd.Series(ready(torch.from_numpy(np.stack(series.to_numpy()))).numpy()[:, 0])
+    run(work.batch, paths[:2], "")
+    seconds = {rows: min(run(rows, paths[:2], "") for _ in range(2)) for rows in work.tuned}
+    best = min(seconds, key=seconds.__getitem__)
+    print(f"bare, {work.name}: batches of {best}", file=sys.stderr)
+    return lambda path: run(best, paths, path) and None
 
-    score_series.__annotations__ = {
-        "batches": __import__("typing").Iterator[pd.Series], "return": __import__("typing").Iterator[pd.Series]
-    }  # fmt: skip
-    by_pandas = sf.pandas_udf(score_series, "float")
 
-    def score_batches(batches):
-        ready = loaded()
-        with torch.inference_mode():
-            for batch in batches:
-                values = batch.column("features").flatten().to_numpy().reshape(-1, FEATURES)
-                scored = ready(torch.from_numpy(values.copy())).numpy()[:, 0]
-                yield pa.RecordBatch.from_arrays(
-                    [*batch.columns, pa.array(scored)], [*batch.schema.names, "prediction"]
-                )
+def timed(system: str, score: Score, sink: str, work: Work, source: Path, rows: int) -> dict[str, float]:
+    path = str(source.with_name(system)) if sink == "Parquet" else ""
+    started = time.monotonic()
+    score(path)
+    seconds = time.monotonic() - started
+    if path:
+        checked(system, path, work, source, rows)
+        shutil.rmtree(path)
+    return {"throughput rows/s": rows / seconds}
 
-    schema = "id bigint, features array<float>, prediction float"
-    paths = sorted(os.path.join(folder, name) for name in os.listdir(folder))
-    return {
-        "sparkdl.transform": lambda: timed(rows, lambda: to_nowhere(model.transform(table))),
-        "predict_batch_udf": lambda: timed(
-            rows, lambda: to_nowhere(table.withColumn("prediction", by_predict_batch("features")))
-        ),
-        "pandas_udf": lambda: timed(rows, lambda: to_nowhere(table.withColumn("prediction", by_pandas("features")))),
-        "map_in_arrow": lambda: timed(rows, lambda: to_nowhere(table.mapInArrow(score_batches, schema))),
-        "identity": lambda: timed(rows, lambda: to_nowhere(table)),
-        "bare": lambda: timed(rows, lambda: pool.map(score_files, [paths[0::2], paths[1::2]], chunksize=1)),
-    }
+
+def checked(system: str, path: str, work: Work, source: Path, rows: int) -> None:
+    """Raise AssertionError unless every row was scored once, and the first as plain torch does."""
+    scored = pq.read_table(path, columns=scoring_systems.COLUMNS).sort_by("id")
+    np.testing.assert_array_equal(scored["id"].to_numpy(), np.arange(rows), err_msg=system)
+    if system != "identity":
+        expected = plain_torch(work, source)
+        found = scored["prediction"].to_numpy()[: len(expected)]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=system)
+
+
+@functools.cache
+def plain_torch(work: Work, source: Path) -> np.ndarray:
+    """The first rows' predictions, each row alone in its batch."""
+    batch = next(pq.ParquetFile(source / "0.parquet").iter_batches(SAMPLE))
+    module = work.network()
+    with torch.inference_mode():
+        return np.concatenate([module(*work.from_arrow(batch.slice(i, 1))).numpy() for i in range(batch.num_rows)])
 
 
 if __name__ == "__main__":
