@@ -58,6 +58,8 @@ def prepared(module: nn.Module, device: torch.device, precision: str, compile: b
         for program in programs:
             packing.pack(program)
     run: Callable[..., Any] = _compiled(module, device) if compile else module
+    if run in programs:
+        run = module.forward  # not its hooks, which check what the signature has checked, for 50 µs a forward pass
     half = _AUTOCAST.get(precision)
 
     def forward(*arguments: Any) -> Any:

@@ -8,6 +8,7 @@ task that runs again gives the same result. Figures in ``docs/decisions/0015-pac
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+aten, mkldnn, quantized = torch.ops.aten, torch.ops.mkldnn, torch.ops.quantized
 
 LEAST_OUTPUTS = 8  # of a linear layer; for fewer MKL is as fast
 _ACTIVATIONS = {
@@ -59,8 +60,10 @@ def pack_int8(program: fx.GraphModule) -> int:
             continue
         scales = (w.abs().amax(dim=1).double() / 127).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros(len(scales), dtype=torch.int64)
-        weights = torch.ops.quantized.linear_prepack(torch.quantize_per_channel(w, scales, zeros, 0, torch.qint8), b)
-        _replace(program, node, node, torch.ops.quantized.linear_dynamic.default, (x, weights, True))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.quantize_per|Attempted to insert a get_attr Node")
+            weights = quantized.linear_prepack(torch.quantize_per_channel(w, scales, zeros, 0, torch.qint8), b)
+            _replace(program, node, node, quantized.linear_dynamic.default, (x, weights, True))
         packed += 1
     _clean(program)
     return packed
