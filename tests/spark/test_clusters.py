@@ -47,6 +47,7 @@ def check(found: dict, printed: str) -> None:
     assert found["columns"] == ["id", "features", "label", "prediction", "probability"]
     assert found["accuracy"] > 0.9
     assert found["the same once loaded"] is True
+    assert found["scoring"] == [4, 396, 396, 396, [400, 400, {"null": 4}, "scan"], 4]
     assert [rank[:2] for rank in found["runner"]] == [[100, 2], [101, 2]]
     assert sorted(rank[2] for rank in found["runner"]) == [0, 1]
     assert "rank 0 speaks" in printed.splitlines()
