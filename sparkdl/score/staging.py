@@ -179,7 +179,8 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
     """
     if not store.exists(sink):
         return None
-    names = store.names(sink)
+    is_folder = _is_folder(sink)
+    names = store.names(sink) if is_folder else []
     if MANIFEST in names:
         manifest = json.loads(store.read_bytes(store.join(sink, MANIFEST)))
         if manifest["key"] == key:
@@ -189,7 +190,7 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
         what = "a table of other rows, model or settings" if MANIFEST in names else "something"
         raise StoreError(f"there is {what} at {sink!r} already; {_REMEDY}", uri=sink)
     strange = [name for name in names if not _is_of_table(name)]
-    if strange or not _is_folder(sink):
+    if strange or not is_folder:
         what = f"it holds {strange[0]!r}" if strange else "it is a file"
         raise StoreError(f"{sink!r} is no folder of Parquet files, {what}; it is not overwritten", uri=sink)
     return None

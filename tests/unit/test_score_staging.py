@@ -1,0 +1,226 @@
+"""A table is made beside its place and becomes it in one step; what a dead run had finished is taken up."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from sparkdl import store
+from sparkdl.data import lease
+from sparkdl.errors import StoreError
+from sparkdl.score.pieces import RowGroup, SourceFile, cut
+from sparkdl.score.staging import MANIFEST, Staging, check_sink, committed
+
+KEY, OTHER = "a" * 32, "b" * 32
+PIECES = cut([SourceFile("x.parquet", (), (RowGroup(5, 5), RowGroup(1 << 20, 7)))], 1)
+
+
+@pytest.fixture
+def sink(tmp_path):
+    return str(tmp_path / "table")
+
+
+def attempt(place, number, value, folder=""):
+    """An attempt at a piece that wrote one file of one row."""
+    name = os.path.join(folder, f"part-{number}-{value}.parquet")
+    path = os.path.join(place.work(f"w{value}"), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pq.write_table(pa.table({"x": [value]}), path)
+    told = {"files": [name], "rows": 1}
+    place.finish(number, f"w{value}", told)
+    return told
+
+
+def make(sink, key, *values, overwrite=False):
+    place = Staging(sink, key)
+    place.claim()
+    files = [attempt(place, i, value)["files"][0] for i, value in enumerate(values)]
+    place.commit({"rows": len(values)}, files=files, overwrite=overwrite)
+
+
+def values(sink):
+    return sorted(pq.read_table(sink)["x"].to_pylist())
+
+
+def test_a_table_comes_whole_and_is_known_again(sink, tmp_path):
+    assert committed(sink, KEY, overwrite=False) is None
+    make(sink, KEY, 1, 2)
+    assert values(sink) == [1, 2]
+    assert os.listdir(tmp_path) == ["table"]
+    assert committed(sink, KEY, overwrite=False) == {"rows": 2}
+    assert committed(sink, KEY, overwrite=True) == {"rows": 2}
+
+
+def test_files_of_lost_attempts_are_not_in_it(sink):
+    place = Staging(sink, KEY)
+    place.claim()
+    attempt(place, 0, 1)
+    again = attempt(place, 0, 2)  # a second attempt at the same piece: the last marker counts
+    assert place.finished(0) == again
+    os.makedirs(place.work("dead"))
+    place.commit({}, files=again["files"], overwrite=False)
+    assert values(sink) == [2]
+
+
+def test_a_piece_whose_file_is_gone_is_not_finished(sink):
+    place = Staging(sink, KEY)
+    place.claim()
+    told = attempt(place, 3, 1, "k=1")
+    assert place.markers() == [3]
+    assert place.finished(3) == told
+    os.remove(os.path.join(place.table, told["files"][0]))
+    assert place.finished(3) is None
+    with pytest.raises(StoreError, match="is not in .* any more"):
+        place.commit({}, files=told["files"], overwrite=False)
+    assert not os.path.exists(sink)
+
+
+def test_the_first_run_s_plan_holds(sink):
+    place = Staging(sink, KEY)
+    assert place.planned(lambda: PIECES) == PIECES
+    assert place.planned(lambda: pytest.fail("planned twice")) == PIECES
+
+
+def test_without_overwrite_nothing_is_replaced(sink):
+    make(sink, KEY, 1)
+    with pytest.raises(StoreError, match="a table of other rows, model or settings at .* overwrite=True"):
+        committed(sink, OTHER, overwrite=False)
+    with pytest.raises(StoreError, match="was written to .* meanwhile"):
+        make(sink, OTHER, 2)
+    assert values(sink) == [1]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_overwrite_replaces_a_table(sink, tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(store, "exchange", lambda *_: False)
+    make(sink, KEY, 1)
+    assert committed(sink, OTHER, overwrite=True) is None
+    make(sink, OTHER, 2, overwrite=True)
+    assert values(sink) == [2]
+    assert os.listdir(tmp_path) == ["table"]
+
+
+def test_the_old_table_comes_back_if_the_new_one_cannot_take_its_place(sink, monkeypatch):
+    make(sink, KEY, 1)
+    monkeypatch.setattr(store, "exchange", lambda *_: False)
+    move = store.move
+
+    def refuse(uri, target):
+        if uri.endswith("/table") and target == sink and OTHER in uri:
+            raise StoreError("no", uri=uri)
+        move(uri, target)
+
+    monkeypatch.setattr(store, "move", refuse)
+    with pytest.raises(StoreError, match="no"):
+        make(sink, OTHER, 2, overwrite=True)
+    assert values(sink) == [1]
+
+
+def test_a_reader_sees_the_old_table_or_the_new_one(sink):
+    """While one table takes the place of another fifty times: never none, never files of two."""
+    make(sink, KEY, 0, 0)
+    stop = threading.Event()
+
+    def read():
+        seen = set()
+        while not stop.is_set():
+            folder = os.open(sink, os.O_RDONLY)  # there is one at any time
+            seen.add(frozenset(name.split("-")[2] for name in os.listdir(folder) if name != MANIFEST))
+            os.close(folder)
+        return seen
+
+    with ThreadPoolExecutor(1) as thread:
+        reader = thread.submit(read)
+        try:
+            for i in range(1, 50):
+                make(sink, f"{i:032x}", i, i, overwrite=True)
+        finally:
+            stop.set()
+        assert all(len(of_tables) <= 1 for of_tables in reader.result())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "_delta_log", "data"])
+def test_what_is_no_table_is_not_overwritten(sink, name):
+    os.makedirs(os.path.join(sink, name))
+    with pytest.raises(StoreError, match="is no folder of Parquet files, it holds"):
+        committed(sink, KEY, overwrite=True)
+    with pytest.raises(StoreError, match="there is something at"):
+        committed(sink, KEY, overwrite=False)
+
+
+def test_a_file_is_not_overwritten(sink):
+    store.write_bytes(sink, b"")
+    with pytest.raises(StoreError, match="it is a file"):
+        committed(sink, KEY, overwrite=True)
+
+
+def test_spark_s_own_table_is_overwritten(sink):
+    for name in ("part-0.snappy.parquet", ".part-0.snappy.parquet.crc", "_SUCCESS", "k=1/part-1.parquet"):
+        store.write_bytes(store.join(sink, name), b"")
+    assert committed(sink, KEY, overwrite=True) is None
+
+
+CLAIM = "import sys; from sparkdl.score.staging import Staging; Staging({sink!r}, {key!r}).claim(); print('mine', flush=True); sys.stdin.read()"
+
+
+def test_another_process_that_lives_keeps_it_and_one_that_is_gone_leaves_it(sink, tmp_path):
+    code = CLAIM.format(sink=sink, key=KEY)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(StoreError, match="another process makes"):
+            Staging(sink, KEY).claim()
+        attempt(Staging(sink, KEY), 0, 1)
+        Staging(sink, OTHER).claim()
+        assert len(os.listdir(tmp_path)) == 2
+        other.kill()
+    Staging(sink, KEY).claim()
+    assert Staging(sink, KEY).markers() == [0], "the same table is taken up"
+    lease.claim(Staging(sink, KEY).folder)
+    owner = os.path.join(Staging(sink, KEY).folder, lease.OWNER)
+    gone = json.loads(store.read_bytes(owner)) | {"started": 1.0}
+    store.write_bytes(owner, json.dumps(gone).encode())
+    Staging(sink, OTHER).claim()
+    assert os.listdir(tmp_path) == [os.path.basename(Staging(sink, OTHER).folder)], "another one's is removed"
+
+
+def test_a_run_that_failed_leaves_what_is_finished_or_nothing(sink, tmp_path):
+    place = Staging(sink, KEY)
+    place.claim()
+    place.fail({"problem": 1})
+    assert place.failure() == {"problem": 1}
+    place.leave()
+    assert os.listdir(tmp_path) == []
+    place.claim()
+    place.fail({"problem": 1})
+    attempt(place, 0, 1)
+    place.leave()
+    place.claim()
+    assert place.failure() is None
+    assert place.markers() == [0]
+
+
+def test_a_place_that_cannot_be_written():
+    with pytest.raises(StoreError, match="cannot be written .* driver and executors can write"):
+        Staging("/proc/sparkdl/table", KEY).claim()
+
+
+def test_a_store_without_renames(monkeypatch):
+    with pytest.raises(StoreError, match="cannot rename a folder in one step"):
+        monkeypatch.setattr(store, "resolve", lambda uri: (fs._MockFileSystem(), uri))
+        check_sink("mock:///bucket/table")
+
+
+def test_the_manifest_is_hidden_from_readers(sink):
+    make(sink, KEY, 1)
+    assert MANIFEST in os.listdir(sink)
+    assert pq.read_table(sink).num_rows == 1
