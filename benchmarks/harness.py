@@ -7,13 +7,16 @@ a machine whose speed drifts treats them alike.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,43 @@ def hardware() -> str:
     ]
     memory = psutil.virtual_memory().total / 2**30
     return f"{os.cpu_count()} x {models[0] if models else platform.machine()}, {memory:.0f} GiB"
+
+
+def apart(sample: str) -> dict[str, float]:
+    """The figures that this very script prints, in a process of its own, for ``--sample SAMPLE``."""
+    done = subprocess.run(
+        [sys.executable, sys.argv[0], "--sample", sample], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Sizes(threading.Thread):
+    """The largest resident sets, in bytes, of Spark's processes while the block runs: of a Python worker, and of the JVM."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.worker = self.jvm = 0
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Sizes:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                    size = process.memory_info().rss
+                    if process.name() == "java":
+                        self.jvm = max(self.jvm, size)
+                    else:
+                        self.worker = max(self.worker, size)
 
 
 def session(slots: int = 2, **conf: str) -> Any:

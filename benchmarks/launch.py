@@ -6,8 +6,8 @@ Each sample is a process of its own, with a session of its own, made before the 
 
 from __future__ import annotations
 
+import functools
 import json
-import subprocess
 import sys
 import time
 
@@ -15,13 +15,6 @@ import harness
 
 SYSTEMS = ["sparkdl", "horovod.spark.run"]
 WARM_LAUNCHES = 3
-
-
-def sample(system: str) -> dict[str, float]:
-    output = subprocess.run([sys.executable, __file__, "--sample", system], capture_output=True, text=True, check=False)
-    if output.returncode:
-        raise SystemExit(output.stderr[-3000:])
-    return json.loads(output.stdout.splitlines()[-1])
 
 
 def launches(system: str) -> dict[str, float]:
@@ -64,7 +57,7 @@ def main() -> None:
         print(json.dumps(launches(sys.argv[-1])))
         return
     asked = harness.arguments(__doc__, SYSTEMS)
-    systems = {name: (lambda name=name: sample(name)) for name in asked.only or SYSTEMS}
+    systems = {name: functools.partial(harness.apart, name) for name in asked.only or SYSTEMS}
     rows = harness.interleaved(systems, 1 if asked.quick else 5, "2 ranks meet")
     harness.report("launch", rows, asked.json)
 

@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -46,12 +45,7 @@ class Sample:
 
     def run(self) -> dict[str, float]:
         """In a process of its own."""
-        done = subprocess.run(
-            [sys.executable, __file__, "--sample", json.dumps(vars(self))], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(done.stderr[-3000:])
-        return json.loads(done.stdout.splitlines()[-1])
+        return harness.apart(json.dumps(vars(self)))
 
     def fit(self) -> dict[str, float]:
         work = {"mlp": MLP, "convnet": CONVNET}[self.work]

@@ -79,7 +79,9 @@ def made(system: str, work: Work, source: Path, pool: Any) -> Score:
     if system == "bare":
         return made_bare(work, source, pool)
     if system == "sparkdl.score_table":
-        return lambda path: sparkdl.score_table(str(source), model_of(work), path or None, columns=["id"], verbose=False)
+        return lambda path: sparkdl.score_table(
+            str(source), model_of(work), path or None, columns=["id"], verbose=False
+        )
     frame = FRAMES[system](harness.session().read.parquet(str(source)), work)
 
     def score(path: str) -> None:

@@ -65,9 +65,9 @@ class Work:
     def columns(self) -> tuple[str, ...]:
         return self.signature.columns
 
-    def write(self, folder: Path, rows: int) -> None:
-        for i in range(FILES):
-            first, end = (rows * k // FILES for k in (i, i + 1))
+    def write(self, folder: Path, rows: int, files: int = FILES) -> None:
+        for i in range(files):
+            first, end = (rows * k // files for k in (i, i + 1))
             columns = self.data(end - first, np.random.default_rng(i))
             table = pa.table({"id": np.arange(first, end), **columns})
             pq.write_table(table, folder / f"{i}.parquet", row_group_size=self.group)
