@@ -59,7 +59,7 @@ class _WithInnerOutputs(nn.Module):
                     expected="Tensor",
                     got=got,
                 )
-        return {**own, **found}
+        return {**own, **{output: found[output] for output in self.inner}}
 
 
 def _keeper(found: dict[str, Any], output: str) -> Any:

@@ -106,7 +106,7 @@ class Program:
 
 def _load_torchscript(content: bytes) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # who has such a model knows
+        warnings.filterwarnings("ignore", category=FutureWarning)  # who has such a model knows
         module: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
     return module.eval()
 

@@ -29,13 +29,14 @@ _WORD = re.compile(r"[\w.@+/-]*", re.ASCII)  # of weights, devices, versions: ne
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NAMESPACES = "aten|prims|torchvision"
 _UNSAFE = "from_file|save"  # those of aten's operators that open files
+_BITWISE = "__i?(?:and|or|xor|lshift|rshift)__"  # operators of aten whose names look like Python's own
 _HIGHER_ORDER = "cond|while_loop|scan|map|map_impl|associative_scan|wrap_with_set_grad_enabled|wrap_with_autocast"
 _OPERATORS = (
     "add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|inv|lshift|rshift|getitem"
 )
 _TARGET = re.compile(
-    rf"torch\.ops\.({_NAMESPACES})\.(?!({_UNSAFE})\.)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.({_HIGHER_ORDER})"
-    rf"|_operator\.({_OPERATORS})|math\.(?!_)\w+|torch\.sym_\w+",
+    rf"torch\.ops\.({_NAMESPACES})\.(?!({_UNSAFE})\.)((?!__)\w+|{_BITWISE})\.(?!__)\w+"
+    rf"|torch\.ops\.higher_order\.({_HIGHER_ORDER})|_operator\.({_OPERATORS})|math\.(?!_)\w+|torch\.sym_\w+",
     re.ASCII,
 )
 _DROPPED = {"metadata", "guards_code"}  # traces of the user's source; Python that checks what a signature checks too

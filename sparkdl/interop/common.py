@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from sparkdl.errors import SparkdlError
+from sparkdl import store
+from sparkdl.errors import SparkdlError, StoreError
 
 _SPARK = {
     "bool": "boolean", "uint8": "short", "int8": "byte", "int16": "short", "int32": "integer", "int64": "long",
@@ -27,3 +29,12 @@ def needed(package: str, extra: str) -> Any:
 def spark_kind(dtype: str, shape: Sequence[int]) -> str:
     """The kind of column that holds a tensor of this dtype and shape, nested as deep: ``array<array<float>>``."""
     return "array<" * len(shape) + _SPARK[dtype] + ">" * len(shape)
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file by its path or URI. Raises StoreError if it cannot be read."""
+    uri = os.fspath(path)
+    try:
+        return store.read_bytes(uri)
+    except OSError as error:
+        raise StoreError(f"cannot read {uri!r}: {error}", uri=uri) from error

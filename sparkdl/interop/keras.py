@@ -15,16 +15,25 @@ from sparkdl.signature import DTYPES, Signature, TensorSpec
 
 def bundle(model: Any, signature: Signature | None, options: Mapping[str, Any]) -> Bundle:
     """See ``Bundle.from_keras``."""
-    keras = needed("keras", "keras")
-    if keras.backend.backend() != "torch":
-        raise SparkdlError(
-            f"Keras must run on torch (it runs on {keras.backend.backend()}): set the environment variable "
-            "KERAS_BACKEND=torch before keras is imported"
-        )
+    keras = _keras_on_torch()
     if not isinstance(model, keras.Model):
         raise SparkdlError(f"from_keras takes a keras.Model (got {type(model).__name__})")
     signature = signature or _signature(model)
     return Bundle.from_module(_Called(model), signature, **options)
+
+
+def _keras_on_torch() -> Any:
+    try:
+        keras = needed("keras", "keras")
+        backend = keras.backend.backend()
+    except ModuleNotFoundError as error:  # the one it is set to, which is not installed
+        keras, backend = None, error.name
+    if backend != "torch":
+        raise SparkdlError(
+            f"Keras must run on torch (it asks for {backend}): set the environment variable KERAS_BACKEND=torch before "
+            "keras is imported"
+        )
+    return keras
 
 
 class _Called(nn.Module):
@@ -33,12 +42,18 @@ class _Called(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.names = list(model._inputs_struct) if isinstance(getattr(model, "_inputs_struct", None), dict) else None
+        self.names = list(_named(model)) if _named(model) else None
 
     def forward(self, *inputs: Tensor) -> Any:
         if self.names is not None:
             return self.model(dict(zip(self.names, inputs, strict=True)), training=False)
         return self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+
+
+def _named(model: Any) -> dict[str, Any] | None:
+    """The inputs of a model that takes them in a dictionary, by key; None of another."""
+    structure = getattr(model, "_inputs_struct", None)
+    return dict(structure) if isinstance(structure, dict) else None
 
 
 def _signature(model: Any) -> Signature:
@@ -49,8 +64,8 @@ def _signature(model: Any) -> Signature:
             expected="a functional or built sequential model",
             got=type(model).__name__,
         )
-    names = list(model._inputs_struct) if isinstance(model._inputs_struct, dict) else [i.name for i in model.inputs]
-    return Signature(tuple(_spec(name, told) for name, told in zip(names, model.inputs, strict=True)))
+    inputs = _named(model) or {told.name: told for told in model.inputs}
+    return Signature(tuple(_spec(name, told) for name, told in inputs.items()))
 
 
 def _spec(name: str, told: Any) -> TensorSpec:

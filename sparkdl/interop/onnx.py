@@ -19,6 +19,7 @@ from sparkdl import export, store, tasks
 from sparkdl import program as programs
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError, BundleIntegrityError, SignatureError
+from sparkdl.interop import common
 from sparkdl.interop.common import needed, spark_kind
 from sparkdl.probe import describe_outputs, example_inputs, ragged_inputs, shortened
 from sparkdl.program import Program
@@ -32,7 +33,7 @@ _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 def bundle(model: str | os.PathLike[str] | bytes, signature: Signature | None, task: str | None) -> Bundle:
     """See ``Bundle.from_onnx``."""
-    content = model if isinstance(model, bytes) else store.read_bytes(os.fspath(model))
+    content = model if isinstance(model, bytes) else common.content(model)
     signature = signature or _signature(_checked(content))
     program = Program("onnx", content, reason=REASON)
     outputs = describe_outputs(module(content), signature, example_inputs(signature), task)

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sparkdl import store
 from sparkdl.errors import BundleError
+from sparkdl.interop import common
 
 
 def module(factory: Callable[[], nn.Module], state: Mapping[str, Tensor] | str | os.PathLike[str]) -> nn.Module:
@@ -30,7 +30,7 @@ def module(factory: Callable[[], nn.Module], state: Mapping[str, Tensor] | str |
 
 
 def _read(uri: str) -> Mapping[str, Tensor]:
-    content = store.read_bytes(uri)
+    content = common.content(uri)
     try:
         if uri.endswith(".safetensors"):
             return safetensors.torch.load(content)

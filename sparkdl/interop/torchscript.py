@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError
+from sparkdl.interop import common
 from sparkdl.probe import describe_outputs, example_inputs, float_dtype
 from sparkdl.program import Program
 from sparkdl.signature import Signature
@@ -23,7 +23,7 @@ def bundle(
     script: str | os.PathLike[str] | torch.jit.ScriptModule, signature: Signature, task: str | None, trusted: bool
 ) -> Bundle:
     """See ``Bundle.from_torchscript``."""
-    content = _saved(script) if isinstance(script, torch.jit.ScriptModule) else store.read_bytes(os.fspath(script))
+    content = _saved(script) if isinstance(script, torch.jit.ScriptModule) else common.content(script)
     program = Program("torchscript", content, reason=REASON)
     try:
         module = program.load({}, trusted=trusted)
@@ -37,6 +37,6 @@ def bundle(
 def _saved(script: torch.jit.ScriptModule) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
         torch.jit.save(script, buffer)
     return buffer.getvalue()

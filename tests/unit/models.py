@@ -140,10 +140,7 @@ class Masked(nn.Module):
 
     def forward(self, tokens, mask):
         x = self.embedding(tokens)
-        if self.kind == "transformer":
-            x = self.layer(x, src_key_padding_mask=~mask)
-        else:
-            x = self.layer(x)[0]
+        x = self.layer(x, src_key_padding_mask=~mask) if self.kind == "transformer" else self.layer(x)[0]
         if self.kind == "gru":  # the last step that is there
             last = mask.sum(dim=1).clamp(min=1) - 1
             return self.head(x[torch.arange(x.shape[0], device=x.device), last])

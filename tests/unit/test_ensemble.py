@@ -12,10 +12,11 @@ from sparkdl.errors import InvalidParamError, SignatureError
 from sparkdl.model import TorchModel
 
 X = {"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)}
+INPUTS = signature(spec(shape=(4,)))
 OUTPUTS = {"regression": 1, "binary": 1, "multiclass": 3}
 
 
-def member(task, seed, inputs=signature(spec(shape=(4,)))):
+def member(task, seed, inputs=INPUTS):
     torch.manual_seed(seed)
     return Bundle.from_module(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, OUTPUTS[task])), inputs, task=task)
 

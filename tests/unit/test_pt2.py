@@ -131,6 +131,8 @@ def test_torch_itself_would_run_it(content, tmp_path, name):
     [
         ("torch.ops.aten.add.Tensor", True),
         ("torch.ops.aten._softmax.default", True),
+        ("torch.ops.aten.__and__.Tensor", True),
+        ("torch.ops.aten.__getattribute__.Tensor", False),
         ("torch.ops.torchvision.nms.default", True),
         ("torch.ops.higher_order.cond", True),
         ("_operator.mul", True),
