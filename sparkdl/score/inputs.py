@@ -43,15 +43,24 @@ def _checked(inputs: Mapping[str, Any], spec: TensorSpec) -> np.ndarray | Ragged
     if spec.is_ragged:
         ragged = _ragged(inputs[spec.name], spec)
         return Ragged(_cast(ragged.values, spec), ragged.offsets)
-    array = np.asarray(inputs[spec.name])
-    if array.shape[1:] != spec.shape or array.ndim == 0:
+    array, got = _fixed(inputs[spec.name])
+    if array.ndim == 0 or array.shape[1:] != spec.shape:
         raise SignatureError(
-            f"input {spec.name!r} must have shape (B, {', '.join(map(str, spec.shape))}) (got {array.shape})",
+            f"input {spec.name!r} must have shape (B, {', '.join(map(str, spec.shape))}) (got {got})",
             column=spec.name,
             expected=spec.shape,
-            got=array.shape,
+            got=got,
         )
     return _cast(array, spec)
+
+
+def _fixed(value: Any) -> tuple[np.ndarray, Any]:
+    """As an array, and what to tell of its shape."""
+    try:
+        array = np.asarray(None if isinstance(value, Ragged) else value)
+    except ValueError:
+        return np.empty(()), "rows of different shapes"
+    return array, "rows of varying length" if isinstance(value, Ragged) else array.shape
 
 
 def _ragged(rows: Any, spec: TensorSpec) -> Ragged:
