@@ -139,7 +139,7 @@ class PieceWriter:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows. Raises StoreError."""
-        for folder, rows in split(batch, self.layout.partition_by):
+        for folder, rows in split(batch, self.layout.partition_by) if len(batch) else ():
             if folder not in self.files:
                 path = posixpath.join(folder, self.name)
                 self.files[folder] = _File(store.join(self.folder, path), path, self.schema, self.layout)

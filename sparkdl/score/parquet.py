@@ -193,11 +193,12 @@ def _reads_alike(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _unreadable(path: str, what: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())
     return DataError(
-        f"{what} of {path} cannot be read: {error}",
+        f"{what} of {path} cannot be read: {reason}",
         column=None,
         row=None,
         file=path,
         expected="a readable Parquet file",
-        got=str(error),
+        got=reason,
     )

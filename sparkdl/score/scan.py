@@ -149,7 +149,7 @@ def raise_explained(error: Exception, place: Staging | None) -> NoReturn:
     if refused:
         unknown = dict.fromkeys(("column", "row", "file", "expected", "got"))
         raise DataError(f"{refused[1]}{_kept(place)}", **unknown) from error
-    lines = [line for line in text.splitlines() if not line.startswith("\tat ")][:_MOST_LINES]
+    lines = text.split("\n\tat ")[0].splitlines()[-_MOST_LINES:]  # without the JVM's stack
     message = "\n".join([f"the Spark job that scores the table failed{_kept(place)}:", *lines])
     finished = len(place.markers()) if place else 0
     raise ScoringError(message, uri=place.sink if place else None, finished=finished) from error

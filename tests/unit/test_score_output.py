@@ -111,7 +111,7 @@ def test_compression_and_what_spark_is_told(tmp_path, compression):
 
 
 def test_no_rows_no_file(tmp_path):
-    assert write(tmp_path, batches(0, 1)) == []
+    assert write(tmp_path, [batches(1, 1)[0].slice(1)] * 2) == []
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -47,7 +47,7 @@ def test_other_types_are_spark_s(kind, wrap):
 def test_a_vector_is_spark_s():
     from pyspark.ml.linalg import VectorUDT
 
-    with pytest.raises(NotScannable, match="'v' is of type .*VectorUDT"):
+    with pytest.raises(NotScannable, match=r"'v' is of type .*VectorUDT"):
         arrow_schema(T.StructType([T.StructField("v", VectorUDT())]).jsonValue())
 
 
@@ -198,7 +198,7 @@ def test_a_broken_row_group_is_named_with_its_file(tmp_path):
     start = column.dictionary_page_offset or column.data_page_offset
     content[start : start + 60] = b"\xff" * 60
     path.write_bytes(content)
-    with pytest.raises(DataError, match="row group 1 of .*a.parquet cannot be read") as caught:
+    with pytest.raises(DataError, match=r"row group 1 of .*a.parquet cannot be read") as caught:
         list(read(piece, wanted))
     assert caught.value.file == str(path)
 
@@ -215,5 +215,5 @@ def test_a_file_that_changed_since_it_was_listed(tmp_path):
 
 def test_what_is_no_parquet(tmp_path):
     (tmp_path / "a.parquet").write_text(json.dumps({}))
-    with pytest.raises(DataError, match="the footer of .*a.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"the footer of .*a.parquet cannot be read"):
         footer(str(tmp_path / "a.parquet"), pa.schema([]))

@@ -77,7 +77,7 @@ def test_a_piece_whose_file_is_gone_is_not_finished(sink):
     assert place.finished(3) == told
     os.remove(os.path.join(place.table, told["files"][0]))
     assert place.finished(3) is None
-    with pytest.raises(StoreError, match="is not in .* any more"):
+    with pytest.raises(StoreError, match=r"is not in .* any more"):
         place.commit({}, files=told["files"], overwrite=False)
     assert not os.path.exists(sink)
 
@@ -90,9 +90,9 @@ def test_the_first_run_s_plan_holds(sink):
 
 def test_without_overwrite_nothing_is_replaced(sink):
     make(sink, KEY, 1)
-    with pytest.raises(StoreError, match="a table of other rows, model or settings at .* overwrite=True"):
+    with pytest.raises(StoreError, match=r"a table of other rows, model or settings at .* overwrite=True"):
         committed(sink, OTHER, overwrite=False)
-    with pytest.raises(StoreError, match="was written to .* meanwhile"):
+    with pytest.raises(StoreError, match=r"was written to .* meanwhile"):
         make(sink, OTHER, 2)
     assert values(sink) == [1]
 
@@ -210,13 +210,13 @@ def test_a_run_that_failed_leaves_what_is_finished_or_nothing(sink, tmp_path):
 
 
 def test_a_place_that_cannot_be_written():
-    with pytest.raises(StoreError, match="cannot be written .* driver and executors can write"):
+    with pytest.raises(StoreError, match=r"cannot be written .* driver and executors can write"):
         Staging("/proc/sparkdl/table", KEY).claim()
 
 
 def test_a_store_without_renames(monkeypatch):
+    monkeypatch.setattr(store, "resolve", lambda uri: (fs._MockFileSystem(), uri))
     with pytest.raises(StoreError, match="cannot rename a folder in one step"):
-        monkeypatch.setattr(store, "resolve", lambda uri: (fs._MockFileSystem(), uri))
         check_sink("mock:///bucket/table")
 
 
