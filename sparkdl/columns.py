@@ -69,7 +69,8 @@ class Ragged:
         return np.diff(self.offsets)
 
     def padded(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """These rows, ``(len(rows), length, *shape[1:])``, zeros behind each; and where there are values, bool."""
+        """These rows, ``(len(rows), length, *shape[1:])``, zeros behind each, longer ones cut; and where
+        there are values, bool."""
         is_value = np.arange(length) < self.lengths[rows][:, None]
         padded = np.zeros((len(rows), length, *self.values.shape[1:]), dtype=self.values.dtype)
         padded[is_value] = self.values[(self.offsets[rows][:, None] + np.arange(length))[is_value]]

@@ -15,6 +15,7 @@ from torch import fx, nn
 from sparkdl.errors import InvalidParamError, SparkdlError
 from sparkdl.score import packing
 from sparkdl.score.scoring import PRECISIONS
+from sparkdl.score.sizing import Largest
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,10 +41,33 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def prepared(module: nn.Module, device: torch.device, precision: str, compile: bool) -> Callable[..., Any]:
-    """A function of the module's arguments, on ``device``, to its outputs there; it keeps no graph for gradients.
+class Forward:
+    """A module made ready: a function of its arguments, on its device, to its outputs there; without gradients."""
 
-    The module is taken over: it is moved, and an exported one is rewritten for the CPU (see ``packing``).
+    def __init__(
+        self, module: nn.Module, run: Callable[..., Any], device: torch.device, half: torch.dtype | None
+    ) -> None:
+        self.module, self.run, self.device, self.half = module, run, device, half
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The module's raw outputs."""
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            return self.run(*arguments)
+
+    def largest_tensor(self, *arguments: Any) -> int:
+        """Bytes of the largest tensor that these arguments make the model compute, themselves included.
+
+        What a program of another kind than torch's computes within is not seen.
+        """
+        as_it_is = Forward(self.module, self.module, self.device, self.half)  # a compiled one would hide its tensors
+        with Largest() as largest:
+            as_it_is(*arguments)
+        return max(largest.nbytes, *(argument.nbytes for argument in arguments))
+
+
+def prepared(module: nn.Module, device: torch.device, precision: str, compile: bool) -> Forward:
+    """The module ready to run. It is taken over: it is moved, and an exported one is rewritten for the CPU (``packing``).
+
     Raises InvalidParamError if it cannot run in that precision, or cannot be compiled here.
     """
     module = module.to(device)
@@ -60,13 +84,7 @@ def prepared(module: nn.Module, device: torch.device, precision: str, compile: b
     run: Callable[..., Any] = _compiled(module, device) if compile else module
     if run in programs:
         run = module.forward  # not its hooks, which check what the signature has checked, for 50 µs a forward pass
-    half = _AUTOCAST.get(precision)
-
-    def forward(*arguments: Any) -> Any:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
-            return run(*arguments)
-
-    return forward
+    return Forward(module, run, device, _AUTOCAST.get(precision))
 
 
 def set_threads(count: int) -> None:

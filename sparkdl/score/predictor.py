@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,15 @@ from sparkdl.errors import SignatureError, SparkdlError
 from sparkdl.score import engine
 from sparkdl.score.inputs import Inputs, checked
 from sparkdl.score.scoring import Scoring
+from sparkdl.score.sizing import PROBE_LENGTH, PROBE_ROWS, Sizing
 from sparkdl.score.transfer import Arrays, transfer
-from sparkdl.score.tuning import Tuning
 from sparkdl.signature import TensorSpec
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
 
 DEFAULT = Scoring()
-INT8_ROWS = 1024  # not tuned: a batch has one scale for its 8-bit inputs, so its size is part of the result
+INT8_ROWS = 1024  # a batch has one scale for its 8-bit inputs, so its size is part of the result
 LENGTHS = 8  # rows whose length varies are padded to a multiple of this
 Rows = slice | np.ndarray  # which rows of the inputs
 Moved = Callable[[], list[Tensor]]
@@ -45,17 +44,21 @@ class Predictor:
         self.signature = bundle.signature
         self._forward = engine.prepared(bundle.module(), self.device, scoring.precision, scoring.compile)
         self._transfer = transfer(self.device)
-        self._tuning = Tuning.of(scoring.batch_size or (INT8_ROWS if scoring.precision == "int8" else 0))
+        batch_size = scoring.batch_size or (INT8_ROWS if scoring.precision == "int8" else 0)
+        self._sizing = Sizing.of(batch_size, self.device.type)
 
     @property
     def batch_size(self) -> int:
-        """Rows to a forward pass: those asked for, the best found so far, or fewer since they did not fit the memory."""
-        return self._tuning.best
+        """Rows to a forward pass: those asked for, those that suit the model once it has run, or fewer since they did not
+        fit the memory. Where lengths vary, of rows of 64 steps."""
+        return self._sizing.rows(PROBE_LENGTH if self.signature.is_ragged else 1)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
         """See ``Bundle.predict``. Raises SparkdlError if a single row does not fit the memory."""
         given = checked(inputs, self.signature)
         rows = len(next(iter(given.values())))
+        if self._sizing.wants_measure(rows):
+            self._measure(given, rows)
         outputs = {s.name: np.empty((rows, *s.shape), dtype=s.dtype) for s in self.signature.outputs}
         for part, arrays in self._computed(given, rows):
             returned = arrays()
@@ -78,19 +81,31 @@ class Predictor:
         yield from before
 
     def _parts(self, inputs: Inputs, rows: int) -> Iterator[Rows]:
-        """Which rows go together. Once the batch size is found, rows of like length, the longest first."""
-        start = 0
-        while self._tuning.trial and start + self._tuning.trial <= rows:
-            part = slice(start, start + self._tuning.trial)
-            start = part.stop
-            yield part
+        """Which rows go together: those of like length, the longest first."""
         lengths = next((value.lengths for value in inputs.values() if isinstance(value, Ragged)), None)
-        order = None if lengths is None else np.argsort(-lengths[start:], kind="stable") + start
-        done = start
+        order = None if lengths is None else np.argsort(-lengths, kind="stable")
+        start = 0
         while start < rows:
-            stop = min(start + self.batch_size, rows)
-            yield slice(start, stop) if order is None else order[start - done : stop - done]
+            longest = 1 if lengths is None or order is None else int(lengths[order[start]])
+            stop = min(start + self._sizing.rows(longest), rows)
+            yield slice(start, stop) if order is None else order[start:stop]
             start = stop
+
+    def _measure(self, inputs: Inputs, rows: int) -> None:
+        """Find out how large the model's tensors are, on the first rows, cut or padded to one length whatever theirs."""
+        part = np.arange(PROBE_ROWS) % rows
+        try:
+            put = self._transfer.put(self._arguments(inputs, part, PROBE_LENGTH))
+            nbytes = self._forward.largest_tensor(*put())
+        except (RuntimeError, MemoryError) as error:
+            if not engine.is_out_of_memory(error):
+                raise
+            self._sizing = self._sizing.at_most(PROBE_ROWS)
+            return
+        self._sizing = self._sizing.measured(nbytes, PROBE_LENGTH if self.signature.is_ragged else 1)
+        logger.info(
+            "%d rows to a forward pass; the largest tensor of %d takes %d bytes", self.batch_size, PROBE_ROWS, nbytes
+        )
 
     def _moved(self, inputs: Inputs, part: Rows | None) -> Moved | None:
         """The rows on their way to the device; None if its memory is full, or there are none."""
@@ -108,13 +123,8 @@ class Predictor:
         rows = _count(part)
         try:
             put = moved or self._transfer.put(self._arguments(inputs, part))
-            started = time.perf_counter()
             with torch.inference_mode():
-                outputs = self._transfer.take(tasks.predictions(self.task, self._forward(*put())))
-            if rows == self._tuning.trial:
-                self._transfer.wait()
-                self._tune(time.perf_counter() - started)
-            return [(part, outputs)]
+                return [(part, self._transfer.take(tasks.predictions(self.task, self._forward(*put()))))]
         except (RuntimeError, MemoryError) as error:
             if not engine.is_out_of_memory(error):
                 raise
@@ -128,25 +138,21 @@ class Predictor:
         self._transfer.free()
         half = rows // 2
         logger.warning("%d rows do not fit the memory of %s; going on with %d at a time", rows, self.device, half)
-        self._tuning = self._tuning.at_most(half)
+        self._sizing = self._sizing.at_most(half)
         first, second = _halves(part, half)
         return [*self._compute(inputs, first), *self._compute(inputs, second)]
 
-    def _tune(self, seconds: float) -> None:
-        self._tuning = self._tuning.after(seconds)
-        if self._tuning.trial is None:
-            logger.info("%s", self._tuning)
-
-    def _arguments(self, inputs: Inputs, part: Rows) -> list[np.ndarray]:
-        """The model's arguments for these rows, padded where their length varies; and the masks."""
+    def _arguments(self, inputs: Inputs, part: Rows, length: int | None = None) -> list[np.ndarray]:
+        """The model's arguments for these rows, padded where their length varies, to ``length`` if that is given; and the
+        masks."""
         made: Arrays = {}
         masks: Arrays = {}
         for name, value in inputs.items():
             if isinstance(value, Ragged):
                 rows = np.arange(part.start, part.stop) if isinstance(part, slice) else part
                 longest = int(value.lengths[rows].max())
-                length = max(1, min(-(-longest // LENGTHS) * LENGTHS, int(value.lengths.max())))
-                made[name], masks[name] = value.padded(rows, length)
+                padded = max(1, min(-(-longest // LENGTHS) * LENGTHS, int(value.lengths.max())))
+                made[name], masks[name] = value.padded(rows, length or padded)
             else:
                 made[name] = value[part]
         return [

@@ -1,50 +1,70 @@
-"""How many rows to give to a forward pass: as told, or found out on the first batches, whose results are used."""
+"""How many rows go to a forward pass: as told, or as many as keep its largest tensor near the processor's cache.
+
+The rule looks at shapes and never at a clock, so a task that runs again cuts its rows alike and gives the same numbers to
+the last bit; a search by timing does not, and picks badly where other tasks share the cores.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-FIRST, LAST = 8, 1 << 15
-PASSES = 4  # at each size; the quickest counts, so the first may warm up
-BETTER = 1.05  # rows a second, for twice the rows to be worth their memory
-LONG_S = 0.25  # a forward pass that takes this has nothing to gain from more rows
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+TENSOR_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # figures in docs/decisions/0018-batch-size.md
+MOST = {"cpu": 4096, "cuda": 1 << 16}
+LEAST = 8
+PROBE_ROWS, PROBE_LENGTH = 8, 64
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """Where the search for a batch size stands; each step gives a new one.
+class Sizing:
+    """most: rows to a forward pass, never more. tensor_bytes: what its largest tensor may take; 0: ``most`` it is.
 
-    best: rows to a forward pass, by what is known so far. trial: the size that is looked at; None: the search is over.
-    seconds: of each forward pass at that size. tried: the sizes before it, with their rows/s.
+    unit_bytes: of the largest tensor, for a row or, where lengths vary, for one step of a row; None: not measured yet.
     """
 
-    best: int
-    trial: int | None = None
-    seconds: tuple[float, ...] = ()
-    tried: tuple[tuple[int, float], ...] = ()
+    most: int
+    tensor_bytes: int = 0
+    unit_bytes: float | None = None
 
     @classmethod
-    def of(cls, batch_size: int) -> Tuning:
-        """No search for a size that is given; for 0 one that starts small."""
-        return cls(batch_size) if batch_size else cls(FIRST, trial=FIRST)
+    def of(cls, batch_size: int, device: str) -> Sizing:
+        """As many rows as ``batch_size`` says; for 0 what suits the model on a ``cpu`` or ``cuda``."""
+        return cls(batch_size) if batch_size else cls(MOST[device], TENSOR_BYTES[device])
 
-    def after(self, seconds: float) -> Tuning:
-        """One more forward pass over ``trial`` rows took ``seconds``."""
-        if self.trial is None:
-            return self
-        passes = (*self.seconds, seconds)
-        quickest = max(min(passes), 1e-9)
-        if len(passes) < 2 or (len(passes) < PASSES and quickest < LONG_S):
-            return replace(self, seconds=passes)
-        tried = (*self.tried, (self.trial, self.trial / quickest))
-        is_better = not self.tried or tried[-1][1] >= BETTER * tried[-2][1]
-        goes_on = is_better and 2 * quickest <= LONG_S and 2 * self.trial <= LAST
-        return Tuning(self.trial if is_better else self.best, 2 * self.trial if goes_on else None, (), tried)
+    def rows(self, length: int = 1) -> int:
+        """Rows to a forward pass whose rows are padded to ``length``."""
+        if not self.tensor_bytes or self.unit_bytes is None:
+            return self.most
+        fitting = int(self.tensor_bytes / max(self.unit_bytes * max(length, 1), 1))
+        return min(self.most, max(LEAST, fitting // LEAST * LEAST))
 
-    def at_most(self, rows: int) -> Tuning:
-        """More rows than these do not fit the memory: the search is over."""
-        return replace(self, best=min(self.best, rows), trial=None, seconds=())
+    def wants_measure(self, rows: int) -> bool:
+        """True if it matters for so many rows, and is not known."""
+        return bool(self.tensor_bytes) and self.unit_bytes is None and rows > PROBE_ROWS
 
-    def __str__(self) -> str:
-        tried = ", ".join(f"{size}: {rate:,.0f}" for size, rate in self.tried)
-        return f"{self.best} rows to a forward pass (rows/s by size: {tried})"
+    def measured(self, nbytes: int, length: int = 1) -> Sizing:
+        """PROBE_ROWS rows, padded to ``length``, have their largest tensor of so many bytes."""
+        return replace(self, unit_bytes=nbytes / PROBE_ROWS / length)
+
+    def at_most(self, rows: int) -> Sizing:
+        """More rows than these do not fit the memory."""
+        return replace(self, most=min(self.most, rows))
+
+
+class Largest(TorchDispatchMode):
+    """Within this context: ``nbytes`` of the largest tensor that an operator gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for value in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(value, Tensor) and value.layout == torch.strided:
+                self.nbytes = max(self.nbytes, value.nbytes)
+        return made

@@ -25,10 +25,6 @@ class Transfer(Protocol):
         """Begin to move outputs back; what is returned waits for them and gives the arrays."""
         ...
 
-    def wait(self) -> None:
-        """Until the device has nothing left to compute."""
-        ...
-
     def free(self) -> None:
         """Give memory of the device that is in no use back to it."""
         ...
@@ -49,9 +45,6 @@ class _OnCpu:
     def take(self, outputs: Mapping[str, Tensor]) -> Callable[[], Arrays]:
         arrays = {name: np.asarray(_in_numpy(value).numpy()) for name, value in outputs.items()}
         return lambda: arrays
-
-    def wait(self) -> None:
-        pass
 
     def free(self) -> None:
         pass
@@ -95,9 +88,6 @@ class _OnGpu:
             return {name: value.numpy() for name, value in back.items()}
 
         return arrays
-
-    def wait(self) -> None:
-        torch.cuda.synchronize(self.device)
 
     def free(self) -> None:
         torch.cuda.empty_cache()

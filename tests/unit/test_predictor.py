@@ -18,7 +18,7 @@ from sparkdl.errors import SignatureError, SparkdlError
 from sparkdl.score import predictor as predictors
 from sparkdl.score.predictor import Predictor
 from sparkdl.score.scoring import Scoring
-from sparkdl.score.tuning import FIRST
+from sparkdl.score.sizing import PROBE_ROWS, TENSOR_BYTES
 from sparkdl.signature import TensorSpec
 
 
@@ -184,26 +184,42 @@ def test_a_size_that_is_given_makes_the_same_bits_every_time():
         np.testing.assert_array_equal(two[name], value)
 
 
-def test_the_search_for_a_size_uses_its_own_results_and_tells_its_end_once(caplog):
-    bundle = Bundle.from_module(Counting(), signature(spec(shape=(2,))))
-    predictor = Predictor(bundle)
+class Wide(nn.Module):
+    """Makes 256 KiB a row, and tells how many rows came at a time."""
+
+    def forward(self, x):
+        return (x[:, :1].float() * torch.ones(1 << 16)).sum(1) * 0 + x.shape[0]
+
+
+def test_the_rows_at_a_time_suit_the_model_and_are_told_once(caplog):
+    predictor = Predictor(Bundle.from_module(Wide(), signature(spec(shape=(2,)))))
     with caplog.at_level(logging.INFO, "sparkdl"):
-        predicted = predictor.predict({"x": np.zeros((300_000, 2))})["prediction"]
-        predictor.predict({"x": np.zeros((300_000, 2))})
-    assert predicted[: FIRST + 1].tolist() == [FIRST] * (FIRST + 1)
-    assert (
-        predicted[-1] in (predictor.batch_size, 300_000 % predictor.batch_size) or predictor.batch_size > predicted[-1]
-    )
-    told = [record.message for record in caplog.records if "rows to a forward pass" in record.message]
-    assert len(told) == 1
-    assert told[0].startswith(f"{predictor.batch_size} rows to a forward pass (rows/s by size: {FIRST}: ")
+        predicted = predictor.predict({"x": np.zeros((100, 2))})["prediction"]
+        again = predictor.predict({"x": np.zeros((100, 2))})["prediction"]
+    assert predictor.batch_size == TENSOR_BYTES["cpu"] // (256 << 10)
+    assert predicted.tolist() == again.tolist() == [32] * 96 + [4] * 4
+    assert [record.message for record in caplog.records if "rows to a forward pass" in record.message] == [
+        "32 rows to a forward pass; the largest tensor of 8 takes 2097152 bytes"
+    ]
 
 
-def test_a_few_rows_make_one_pass_each_time():
-    bundle = Bundle.from_module(Counting(), signature(spec(shape=(2,))))
-    predictor = Predictor(bundle)
-    for _ in range(5):
-        assert predictor.predict({"x": np.zeros((FIRST - 1, 2))})["prediction"].tolist() == [FIRST - 1] * (FIRST - 1)
+def test_a_few_rows_make_one_pass():
+    predictor = Predictor(Bundle.from_module(Counting(), signature(spec(shape=(2,)))))
+    for _ in range(3):
+        assert predictor.predict({"x": np.zeros((PROBE_ROWS, 2))})["prediction"].tolist() == [PROBE_ROWS] * PROBE_ROWS
+
+
+def test_the_same_rows_give_the_same_bits_in_a_new_process_s_first_batch_and_later():
+    """As a task that runs again does, in a process that has run others or not."""
+    x = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    module = nn.Sequential(nn.Linear(4, 512), nn.Tanh(), nn.Linear(512, 1), nn.Sigmoid())
+    bundle = Bundle.from_module(module, signature(spec(shape=(4,))))
+    used = Predictor(bundle)
+    used.predict({"x": x[:777]})
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            Predictor(bundle).predict({"x": x})["prediction"], used.predict({"x": x})["prediction"]
+        )
 
 
 # rows of varying length

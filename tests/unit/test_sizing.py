@@ -1,67 +1,57 @@
-"""The search for a batch size: on machines whose forward pass takes a known time."""
+"""The rows to a forward pass follow from shapes alone."""
 
 import pytest
+import torch
+from torch import nn
 
-from sparkdl.score.tuning import FIRST, LAST, LONG_S, PASSES, Tuning
+from sparkdl.score.sizing import LEAST, MOST, PROBE_LENGTH, PROBE_ROWS, TENSOR_BYTES, Largest, Sizing
 
-
-def settled(cost, noise=lambda call: 1.0, most=10_000):
-    """The end of the search where a pass over ``rows`` takes ``cost(rows)`` seconds, and the passes it took."""
-    tuning, calls = Tuning.of(0), 0
-    while tuning.trial is not None:
-        tuning = tuning.after(cost(tuning.trial) * noise(calls))
-        calls += 1
-        assert calls < most
-    return tuning, calls
+KB, MB = 1 << 10, 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("what", "cost", "best"),
+    ("bytes_a_row", "device", "rows"),
     [
-        (
-            "each pass costs 100 µs and 1 µs a row: 2048 rows are not 5 % better than 1024",
-            lambda n: 1e-4 + 1e-6 * n,
-            1024,
-        ),
-        ("nothing but rows costs", lambda n: 1e-6 * n, FIRST),
-        ("a row takes 20 ms: 16 are too long", lambda n: 0.02 * n, FIRST),
-        ("a pass takes 1 s whatever it holds", lambda n: 1.0, FIRST),
-        ("a pass takes 1 ms whatever it holds", lambda n: 1e-3, LAST),
-        ("above 512 rows the cache is too small", lambda n: 1e-4 + 1e-6 * n * (1 if n <= 512 else 3), 512),
-        ("a clock that stands still", lambda n: 0.0, LAST),
+        (1 * KB, "cpu", 4096),  # an MLP 50-256-128-1: its 256 hidden units
+        (1, "cpu", MOST["cpu"]),
+        (3.1 * MB, "cpu", LEAST),  # a ResNet-18 of 224 x 224
+        (100 * KB, "cpu", 80),
+        (100 * KB, "cuda", 2616),
+        (1 << 40, "cpu", LEAST),
+        (1, "cuda", MOST["cuda"]),
     ],
 )
-def test_where_the_search_ends(what, cost, best):
-    assert settled(cost)[0].best == best, what
+def test_the_largest_tensor_stays_small(bytes_a_row, device, rows):
+    sizing = Sizing.of(0, device).measured(int(bytes_a_row * PROBE_ROWS))
+    assert sizing.rows() == rows
+    assert rows <= LEAST or rows * bytes_a_row <= TENSOR_BYTES[device]
 
 
-def test_warming_up_and_being_interrupted_are_not_counted():
-    def cost(rows):
-        return 1e-4 + 1e-6 * rows
-
-    calm, _ = settled(cost)
-    assert settled(cost, noise=lambda call: 500 if call % PASSES == 0 else 1.0)[0].best == calm.best
-    assert settled(cost, noise=lambda call: 1.0 if call % PASSES == 2 else 7.0)[0].best == calm.best
+def test_long_rows_go_fewer_at_a_time():
+    sizing = Sizing.of(0, "cpu").measured(2 * KB * PROBE_LENGTH * PROBE_ROWS, PROBE_LENGTH)
+    assert [sizing.rows(length) for length in (0, 1, 8, 64, 200, 10_000)] == [4096, 4096, 512, 64, 16, LEAST]
 
 
-def test_a_long_pass_is_looked_at_twice_at_most():
-    assert settled(lambda rows: 2 * LONG_S)[1] == 2
+def test_what_is_asked_for_is_done_and_needs_no_measure():
+    sizing = Sizing.of(300, "cpu")
+    assert [sizing.rows(), sizing.rows(1000)] == [300, 300]
+    assert not sizing.wants_measure(10**6)
 
 
-def test_a_size_that_is_given_stays():
-    tuning = Tuning.of(300)
-    assert (tuning.best, tuning.trial, tuning.after(1.0)) == (300, None, tuning)
+def test_a_few_rows_are_not_worth_a_measure():
+    sizing = Sizing.of(0, "cpu")
+    assert [sizing.wants_measure(rows) for rows in (1, PROBE_ROWS, PROBE_ROWS + 1)] == [False, False, True]
+    assert not sizing.measured(1).wants_measure(10**6)
 
 
-def test_a_full_memory_ends_the_search():
-    tuning = Tuning.of(0)
-    for _ in range(3 * PASSES):
-        tuning = tuning.after(1e-3)
-    assert (tuning.best, tuning.trial) == (4 * FIRST, 8 * FIRST)
-    full = tuning.at_most(3)
-    assert (full.best, full.trial) == (3, None)
-    assert tuning.at_most(1000).best == tuning.best
+def test_memory_that_is_full_bounds_what_follows():
+    sizing = Sizing.of(0, "cpu").measured(KB * PROBE_ROWS).at_most(3)
+    assert sizing.rows() == 3
+    assert sizing.at_most(100).rows() == 3
 
 
-def test_it_tells_what_was_tried():
-    assert str(settled(lambda rows: 0.02 * rows)[0]) == "8 rows to a forward pass (rows/s by size: 8: 50)"
+def test_the_largest_tensor_is_that_of_any_layer():
+    module = nn.Sequential(nn.Linear(4, 100), nn.ReLU(), nn.Linear(100, 2))
+    with torch.inference_mode(), Largest() as largest:
+        module(torch.zeros(8, 4))
+    assert largest.nbytes == 8 * 100 * 4
