@@ -50,7 +50,7 @@ class Predictor:
     @property
     def batch_size(self) -> int:
         """Rows to a forward pass: those asked for, those that suit the model once it has run, or fewer since they did not
-        fit the memory. Where lengths vary, of rows of 64 steps."""
+        fit the memory. Where lengths vary, of rows of 12 steps."""
         return self._sizing.rows(PROBE_LENGTH if self.signature.is_ragged else 1)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
@@ -94,15 +94,17 @@ class Predictor:
     def _measure(self, inputs: Inputs, rows: int) -> None:
         """Find out how large the model's tensors are, on the first rows, cut or padded to one length whatever theirs."""
         part = np.arange(PROBE_ROWS) % rows
+        longest = min((int(value.lengths.max()) for value in inputs.values() if isinstance(value, Ragged)), default=1)
+        length = max(1, min(PROBE_LENGTH, longest))
         try:
-            put = self._transfer.put(self._arguments(inputs, part, PROBE_LENGTH))
+            put = self._transfer.put(self._arguments(inputs, part, length))
             nbytes = self._forward.largest_tensor(*put())
         except (RuntimeError, MemoryError) as error:
             if not engine.is_out_of_memory(error):
                 raise
             self._sizing = self._sizing.at_most(PROBE_ROWS)
             return
-        self._sizing = self._sizing.measured(nbytes, PROBE_LENGTH if self.signature.is_ragged else 1)
+        self._sizing = self._sizing.measured(nbytes, length)
         logger.info(
             "%d rows to a forward pass; the largest tensor of %d takes %d bytes", self.batch_size, PROBE_ROWS, nbytes
         )

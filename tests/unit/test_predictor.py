@@ -300,6 +300,29 @@ def ragged_scorer(batch_size):
     return Predictor(words()[1], Scoring(batch_size=batch_size))
 
 
+def test_no_row_is_padded_beyond_what_a_model_can_take():
+    class Placed(nn.Module):
+        """Knows 20 places; an index beyond them is an error."""
+
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Embedding(20, 4)
+
+        def forward(self, words, is_word):
+            return (self.places(torch.arange(words.shape[1])) * (words * is_word).unsqueeze(-1)).sum(1)
+
+    torch.manual_seed(0)
+    inputs = signature(*ragged_signature().inputs[:2])
+    module = Placed()
+    predictor = Predictor(Bundle.from_module(module, inputs))
+    for longest in (20, 3):
+        rows = texts(np.arange(40) % (longest + 1))["words"]
+        predicted = predictor.predict({"words": rows})["prediction"]
+        with torch.no_grad():
+            expected = [(module.places.weight[: len(row)] * torch.from_numpy(row)[:, None]).sum(0) for row in rows]
+        np.testing.assert_allclose(predicted, torch.stack(expected).numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_little_is_padded(monkeypatch):
     recording = Recording()
     monkeypatch.setattr(predictors, "transfer", lambda device: recording)
