@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sparkdl import __version__, bundle_files, store
 from sparkdl import program as programs
 from sparkdl.bundle_files import MANIFEST, WEIGHTS, check, sha256, without_aliases
-from sparkdl.errors import BundleError, BundleIntegrityError, UntrustedBundleError
+from sparkdl.errors import BundleError, BundleIntegrityError, SparkdlError, UntrustedBundleError
 from sparkdl.export import build
 from sparkdl.heads import with_inner_outputs
 from sparkdl.probe import describe_outputs, example_inputs, float_dtype, ragged_inputs
@@ -226,9 +226,15 @@ class Bundle:
         inputs: for each input of the signature an array of shape ``(B, *shape)``; a ``Ragged`` where the length
             varies; nothing for masks.
         Returns ``prediction`` and, for classification, ``probability`` (float32, ``(B, classes)``); for task None the
-        outputs by name. Raises SignatureError for a missing name, a wrong shape, or a dtype that would lose values.
+        outputs by name. Raises SignatureError for a missing name, a wrong shape, or a dtype that would lose values;
+        BundleError if the model itself fails on them.
         """
-        return self._predictor.predict(inputs)
+        try:
+            return self._predictor.predict(inputs)
+        except SparkdlError:
+            raise
+        except Exception as error:  # whatever a model's operators raise
+            raise BundleError(f"the model failed on these inputs: {type(error).__name__}: {error}", uri=None) from error
 
     @cached_property
     def files(self) -> dict[str, bytes]:

@@ -170,11 +170,19 @@ def save(bundle: Bundle, path: str, tolerance: float) -> None:
                 dynamo=True,
                 verbose=False,
             )
-            content = made.model_proto.SerializeToString()
+            content = _without_traces(made.model_proto).SerializeToString()
     except Exception as error:  # the exporter raises whatever it trips over
         raise BundleError(f"torch cannot export this model as ONNX: {error}", uri=None) from error
     _compare(shown, module(content), [example_inputs(bundle.signature, rows) for rows in (1, 3, 8)], ragged, tolerance)
     store.write_bytes(path, content)
+
+
+def _without_traces(model: Any) -> Any:
+    """The model without what torch notes of the source of each node, with the paths of this machine."""
+    for message in _messages(model):
+        for field in {"metadata_props", "doc_string"}.intersection(message.DESCRIPTOR.fields_by_name):
+            message.ClearField(field)
+    return model
 
 
 class _Shown(nn.Module):

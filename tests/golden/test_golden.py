@@ -1,4 +1,4 @@
-"""Bundles and signatures of format 1 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
+"""Bundles and signatures of formats 1 and 2 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
 
 The files were written once, by the version that had this format first; a change that needs them written anew is a
 change of format.
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from sparkdl.bundle import Bundle
+from sparkdl.columns import Ragged
 from sparkdl.signature import Signature, TensorSpec
 
 HERE = Path(__file__).parent
@@ -93,6 +94,34 @@ def test_the_program():
         stand_ins = [entry for entry in entries if entry.filename.startswith("archive/data/weights/weight_")]
     assert all(entry.file_size <= 8 for entry in stand_ins)
     assert all(node["metadata"] == {} for node in graph["graph_module"]["graph"]["nodes"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("bundle-v2", "export"), ("bundle-v2-onnx", "onnx")])
+def test_format_2_answers_what_it_answered(tmp_path, name, kind):
+    bundle = Bundle.load(str(HERE / name))
+    answer = json.loads((HERE / f"{name}-answer.json").read_text())
+    inputs = {
+        spec.name: Ragged.of(answer["inputs"][spec.name], spec.dtype, spec.shape) if spec.is_ragged
+        else np.array(answer["inputs"][spec.name], spec.dtype)
+        for spec in bundle.signature.inputs if spec.columns
+    }  # fmt: skip
+    predicted = bundle.predict(inputs)
+    assert predicted.keys() == answer["outputs"].keys()
+    for key, value in answer["outputs"].items():
+        np.testing.assert_allclose(predicted[key], value, rtol=1e-5)
+    assert bundle.program.kind == kind
+    assert json.loads((HERE / name / "manifest.json").read_bytes())["format"] == 2
+    bundle.save(str(tmp_path))
+    for file in (HERE / name).iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+
+def test_lengths_and_masks_of_format_2():
+    signature = Bundle.load(str(HERE / "bundle-v2")).signature
+    assert signature.inputs == (
+        TensorSpec("tokens", "int64", (-1,), ("text",), ("array<long>",)),
+        TensorSpec("mask", "float32", (-1,), mask_of="tokens"),
+    )
 
 
 def test_a_signature():

@@ -93,6 +93,12 @@ def test_predictions_and_probabilities_go_out(written):
     np.testing.assert_allclose(got["probability"], expected["probability"], rtol=1e-5)
 
 
+def test_no_path_of_this_machine_goes_out(written):
+    content = written[1].read_bytes()
+    assert b".py" not in content
+    assert b"stack_trace" not in content
+
+
 def test_a_bundle_of_onnx_is_a_bundle_like_any_other(written, tmp_path):
     bundle = Bundle.from_onnx(written[1].read_bytes())
     bundle.save(str(tmp_path))
