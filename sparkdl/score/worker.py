@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -53,11 +54,15 @@ def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
         bundle = Bundle.from_files(scorer.fetch(), trusted=scorer.trusted)
         _kept = (key, Predictor(bundle, scoring))
         logger.info("loaded the model %.12s in %.2f s", scorer.digest, time.monotonic() - started)
+        if _task():
+            gc.freeze()  # Spark's daemon collects garbage after every task: of torch alone that takes longer than a batch
     return _kept[1]
 
 
 def _drop() -> None:
     global _kept
+    if _kept is not None and _task():
+        gc.unfreeze()  # or what refers to itself in the model would never go
     _kept = None
 
 
