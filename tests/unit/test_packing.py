@@ -243,6 +243,34 @@ def test_convolutions_with_what_follows_them():
         assert_same(module, made, x[:rows], rtol=1e-4, atol=1e-5)
 
 
+class OfItsOwn(nn.Module):
+    """Normalisations that are no constants: by the batch's statistics, with a computed weight, after a shared output."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.by_batch = nn.BatchNorm2d(3, track_running_stats=False)
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("mean", torch.randn(3))
+        self.register_buffer("variance", torch.rand(3) + 0.5)
+        self.gamma = nn.Parameter(torch.rand(3))
+
+    def forward(self, x):
+        h = self.by_batch(self.one(x))
+        h = F.batch_norm(self.two(h), self.mean, self.variance, weight=self.gamma * 2)
+        y = self.three(h)
+        return self.norm(y) + y
+
+
+def test_normalisations_that_are_no_constants_are_not_folded():
+    module = OfItsOwn()
+    x = torch.randn(3, 3, 4, 4)
+    made = packed(module, x)
+    assert targets(made).count(aten.batch_norm.default) == 3
+    assert targets(made).count(mkldnn._convolution_pointwise.default) == 3
+    assert_same(module, made, x)
+
+
 class Written(nn.Module):
     """Writes through a view, which must stay one."""
 
