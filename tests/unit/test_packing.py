@@ -28,7 +28,7 @@ def program(module, *example):
     """The module as a bundle keeps it, with statistics that are not those of a new one."""
     torch.manual_seed(0)
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
             part.running_mean.normal_(0, 0.2)
             part.running_var.uniform_(0.5, 1.5)
     built = export.build(module.eval(), example)
