@@ -88,6 +88,16 @@ def _checked(content: bytes) -> Any:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError is of a class that differs by implementation
         raise _refused(f"it is no ONNX model: {error}") from error
+    try:
+        _check_self_contained(onnx, model)
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # a name need not be text
+        raise _refused(str(error)) from error
+    return model
+
+
+def _check_self_contained(onnx: Any, model: Any) -> None:
+    """Raise BundleIntegrityError for what takes more than the model and onnxruntime."""
     if model.functions:
         raise _refused("it has functions of its own; write them out by onnx.inliner.inline_local_functions")
     for message in _messages(model):
@@ -99,11 +109,6 @@ def _checked(content: bytes) -> Any:
             )
         if kind == "NodeProto" and message.domain not in _DOMAINS:
             raise _refused(f"its operator {message.op_type!r} is of {message.domain!r}, not of ONNX")
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise _refused(str(error)) from error
-    return model
 
 
 def _messages(message: Any) -> Iterator[Any]:

@@ -163,6 +163,12 @@ def test_operators_of_others_are_refused(domain):
         Bundle.from_onnx(model.SerializeToString())
 
 
+def test_a_name_that_is_no_text_is_refused():
+    content = doubling(node=helper.make_node("Add", ["x", "x"], ["twice"], name="nodename")).SerializeToString()
+    with pytest.raises(BundleIntegrityError):
+        Bundle.from_onnx(content.replace(b"nodename", b"node\xf4ame").replace(b"Add", b"\xf4dd"))
+
+
 def test_functions_of_its_own_are_refused():
     opset = [helper.make_opsetid("", 18)]
     nodes = [helper.make_node("F", ["a"], ["b"], domain="own")]  # calls itself
