@@ -18,6 +18,7 @@ from sparkdl.score.parquet import read
 from sparkdl.score.pieces import Piece
 from sparkdl.score.scorer import Scored, Scorer
 from sparkdl.score.staging import Staging, Told
+from sparkdl.score.udf import problem_column
 
 _AHEAD = 2  # batches that wait for the writer
 
@@ -102,17 +103,13 @@ class Work:
     def _made(self, batch: pa.RecordBatch, scored: Scored) -> pa.RecordBatch:
         """The table's rows."""
         columns: dict[str, Any] = {column: scored.outputs[output] for output, column in self.outputs.items()}
-        problems = scored.problems
         if self.error_column is not None:
-            reasons = (
-                (problems.get(row) for row in range(len(batch))) if problems else pa.nulls(len(batch), pa.string())
-            )
-            columns[self.error_column] = pa.array(reasons, pa.string()) if problems else reasons
+            columns[self.error_column] = problem_column(scored, len(batch))
         arrays = [columns[field.name] if field.name in columns else batch.column(field.name) for field in self.table]
         made = pa.RecordBatch.from_arrays(arrays, schema=self.table)
-        if problems and self.scorer.scoring.invalid == "skip":
+        if scored.problems and self.scorer.scoring.invalid == "skip":
             is_good = np.ones(len(batch), bool)
-            is_good[list(problems)] = False
+            is_good[list(scored.problems)] = False
             return made.filter(pa.array(is_good))
         return made
 
