@@ -42,7 +42,8 @@ class _Called(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.names = list(_named(model)) if _named(model) else None
+        named = _named(model)
+        self.names = None if named is None else list(named)
 
     def forward(self, *inputs: Tensor) -> Any:
         if self.names is not None:
