@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sparkdl import __version__, bundle_files, store
+from sparkdl import bundle_files, store
 from sparkdl import program as programs
 from sparkdl.bundle_files import MANIFEST, WEIGHTS, check, sha256, without_aliases
 from sparkdl.errors import BundleError, BundleIntegrityError, SparkdlError, UntrustedBundleError
@@ -239,28 +238,12 @@ class Bundle:
     @cached_property
     def files(self) -> dict[str, bytes]:
         """What ``save`` writes, by file name; the manifest, last, holds the digests of the others."""
-        tensors, aliases = without_aliases(self.weights)
-        files = {WEIGHTS: safetensors.torch.save(tensors)}
-        if self.program.kind in programs.FILES:
-            files[programs.FILES[self.program.kind]] = self.program.content
-        manifest = {
-            "format": bundle_files.format_of(self.program, self.signature),
-            "task": self.task,
-            "signature": self.signature.to_json(),
-            "program": {
-                "kind": self.program.kind,
-                "factory": self.program.factory,
-                "kwargs": self.program.kwargs,
-                "reason": self.program.reason,
-            },
-            "aliases": aliases,
-            "metrics": self.metrics,
-            "training": self.training,
-            "versions": {"sparkdl": __version__, "torch": torch.__version__},
-            "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
-        }
-        files[MANIFEST] = json.dumps(manifest, indent=2, sort_keys=True).encode()
-        return files
+        return bundle_files.packed(
+            self.program,
+            self.weights,
+            self.signature,
+            {"task": self.task, "metrics": self.metrics, "training": self.training},
+        )
 
     @property
     def digest(self) -> str:

@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from sparkdl import __version__, store, tasks
 from sparkdl import program as programs
-from sparkdl import store, tasks
 from sparkdl.errors import BundleIntegrityError, BundleNotFoundError, BundleVersionError
-from sparkdl.program import Program
+from sparkdl.program import Program, Weights
 from sparkdl.signature import Signature
 
 FORMAT = 2
@@ -32,6 +33,30 @@ def format_of(program: Program, signature: Signature) -> int:
     """The first format that has what this bundle needs: older versions of sparkdl then read what they can run."""
     plain = not any(spec.is_ragged or spec.decode for spec in signature.inputs)
     return 1 if plain and program.kind in _FIRST_KINDS else 2
+
+
+def packed(program: Program, weights: Weights, signature: Signature, told: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a bundle; the manifest, last, holds the digests of the others. told: its task, metrics, training."""
+    tensors, aliases = without_aliases(weights)
+    files = {WEIGHTS: safetensors.torch.save(tensors)}
+    if program.kind in programs.FILES:
+        files[programs.FILES[program.kind]] = program.content
+    manifest = {
+        "format": format_of(program, signature),
+        "signature": signature.to_json(),
+        "program": {
+            "kind": program.kind,
+            "factory": program.factory,
+            "kwargs": program.kwargs,
+            "reason": program.reason,
+        },
+        "aliases": aliases,
+        "versions": {"sparkdl": __version__, "torch": torch.__version__},
+        "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
+        **told,
+    }
+    files[MANIFEST] = json.dumps(manifest, indent=2, sort_keys=True).encode()
+    return files
 
 
 def check(files: Mapping[str, bytes], uri: str | None) -> dict[str, Any]:
