@@ -61,9 +61,10 @@ def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
 
 def _drop() -> None:
     global _kept
-    if _kept is not None and _task():
-        gc.unfreeze()  # or what refers to itself in the model would never go
-    _kept = None
+    if _kept is not None:
+        _kept = None
+        gc.unfreeze()
+        gc.collect()  # an exported program refers to itself, and would stay beside the next one
 
 
 def _cpus() -> int:

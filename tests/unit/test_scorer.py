@@ -17,6 +17,7 @@ from sparkdl.bundle import Bundle
 from sparkdl.columns import KINDS, to_arrow
 from sparkdl.errors import DataError
 from sparkdl.score import scorer as scorer_module
+from sparkdl.score import worker
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
@@ -202,3 +203,16 @@ def test_pixels_are_those_of_the_file():
     rows = pa.RecordBatch.from_arrays([pa.array([stream.getvalue()], pa.binary())], ["file"])
     ((_, made),) = scorer(nn.Identity(), IMAGE).score([rows])
     assert torch.tensor(made.outputs["prediction"][0].as_py()).tolist() == pixels.transpose(2, 0, 1).tolist()
+
+
+def test_a_model_that_gives_way_to_another_leaves_no_memory_behind():
+    """An exported program refers to itself, and what a worker has loaded is passed over by the garbage collector."""
+    import gc
+    import weakref
+
+    x = pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
+    list(scorer(Reciprocal(), X).score([x]))
+    first = weakref.ref(worker._kept[1]._forward.module)
+    gc.freeze()
+    list(scorer(nn.Identity(), X).score([x]))
+    assert first() is None
