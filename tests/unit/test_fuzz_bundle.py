@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import fuzzing
 import pytest
@@ -34,7 +33,7 @@ def outcomes(first, count, folder):
 
 def lines(first, count, folder):
     command = [sys.executable, fuzzing.__file__, str(first), str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(fuzzing.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -123,8 +122,7 @@ print("harmless", bool(guard.found))
 
 
 def test_the_guard_sees_what_it_is_there_for(tmp_path):
-    place = Path(fuzzing.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(place.parents[1])])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, env=environment, capture_output=True, text=True)
     told = dict(line.split() for line in done.stdout.splitlines())
     assert told.pop("harmless") == "False", done.stderr
