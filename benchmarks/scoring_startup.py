@@ -1,7 +1,9 @@
 """How long until the first row, and how often a large model is loaded.
 
-``first row``: of ``transform``, from a TorchModel that is made to the row in the driver, with the MLP of scoring_works.py;
-in a session that is new, and in one that has scored with another model. ``loads``: of a model of 400 MB, by the two workers
+``row``: of ``transform(table.limit(1))``, from a TorchModel that is made to the row in the driver, with the MLP of
+scoring_works.py; in a session that is new, and in one that has scored with another model. ``first()``: of
+``transform(table)``, after which Spark ends the worker, because it did not take all it had to give: each needs a new one.
+``loads``: of a model of 400 MB, by the two workers
 of a session, in two queries of 16 tasks; ``memory``: the largest resident set of a worker, which holds the files while it
 loads them. Each sample is a process of its own.
 """
@@ -23,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pyspark.sql import DataFrame
 from scoring_works import MLP, Column
 from torch import nn
 
@@ -38,13 +41,19 @@ Files = dict[str, bytes]
 
 def small() -> dict[str, float]:
     """The MLP, new to the workers each time."""
-    models = [sparkdl.TorchModel(sparkdl.Bundle.from_module(shifted(i), MLP.signature)) for i in range(1 + WARM)]
+    bundles = [sparkdl.Bundle.from_module(shifted(i), MLP.signature) for i in range(1 + WARM)]
     with tempfile.TemporaryDirectory(prefix="sparkdl-bench-") as folder:
         pq.write_table(pa.table(MLP.data(10_000, np.random.default_rng(0))), f"{folder}/0.parquet")
         table = harness.session().read.parquet(folder)
         table.count()
-        new, *warm = [seconds(model.transform(table).first) for model in models]
-    return {"first row, new session s": new, "first row, warm session s": statistics.median(warm)}
+        new, *warm = [seconds(lambda bundle=bundle: scored(bundle, table.limit(1)).collect()) for bundle in bundles]
+        first = [seconds(scored(bundles[-1], table).first) for _ in range(WARM)]
+    middle = statistics.median
+    return {"row, new session s": new, "row, warm session s": middle(warm), "first(), warm session s": middle(first)}
+
+
+def scored(bundle: sparkdl.Bundle, table: DataFrame) -> DataFrame:
+    return sparkdl.TorchModel(bundle).transform(table)
 
 
 def shifted(number: int) -> nn.Module:

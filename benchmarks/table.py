@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def section(name: str, result: dict[str, Any]) -> list[str]:
-    """A heading, where the figures are from, and a table a work; one table if there is but one system."""
+    """A heading, where the figures are from, and a table a work; a table a system where the works are one that grows."""
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     found = [
         f"## {name}, {result['date']}",
@@ -38,9 +38,14 @@ def section(name: str, result: dict[str, Any]) -> list[str]:
     if (RESULTS / picture).exists():
         found.append(f"![{name}]({picture})")
     rows = result["rows"]
-    if len({row["system"] for row in rows}) == 1:
+    works, names = ([*dict.fromkeys(row[key] for row in rows)] for key in ("work", "system"))
+    if len(names) == 1:
         return [*found, table(rows, "work", "metric")]
-    for work in dict.fromkeys(row["work"] for row in rows):
+    if len(works) > len(names) and not any(row["unit"] == "ratio" for row in rows):
+        for name in names:
+            found += [f"**{name}**", table([row for row in rows if row["system"] == name], "work", "metric")]
+        return found
+    for work in works:
         of = [row for row in rows if row["work"] == work]
         runs = sorted({row["n"] for row in of})
         found.append(f"**{work}** (n = {', '.join(map(str, runs))})")
