@@ -53,7 +53,9 @@ def test_a_bad_row_ends_the_job_at_once_and_what_is_kept_is_told(place):
         check()
     assert (caught.value.column, caught.value.row, caught.value.file) == ("x", 3, "f")
     finish(place, 1)
-    with pytest.raises(DataError, match=r"row 3 is bad; 1 finished pieces are kept in '.*', and the same call takes up"):
+    with pytest.raises(
+        DataError, match=r"row 3 is bad; 1 finished pieces are kept in '.*', and the same call takes up"
+    ):
         check()
 
 
