@@ -161,6 +161,10 @@ class BadRows(DataError):
     reasons: list[str]
     rest: np.ndarray | None = None
 
+    def further(self, rows: int) -> BadRows:
+        """The same, told of a batch in which these rows come after so many others."""
+        return bad_rows("", str(self.column), [rows + self.rows[0]], self.expected, [self.got]) if rows else self
+
 
 def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iterable[Any]) -> BadRows:
     """The error for these rows of column ``name``, each of which has what ``got`` says at its place."""

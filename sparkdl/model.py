@@ -141,7 +141,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
 
         from sparkdl.data.materialize import plain
 
-        kinds = self._checked_inputs(dataset)
+        kinds = self.input_kinds(dataset)
         made = self.output_columns(dataset.columns)
         invalid, error_column = self.getOrDefault("handleInvalid"), self.getOrDefault("errorCol")
         if invalid == "skip":
@@ -161,8 +161,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     def _scorer(self, spark: SparkSession) -> Scorer:
         return scorer_of(spark, self.bundle, self.scoring)
 
-    def _checked_inputs(self, df: DataFrame) -> dict[str, str]:
-        """The kinds of the input columns as they are in ``df``; raises if they are not what the model was given."""
+    def input_kinds(self, df: DataFrame) -> dict[str, str]:
+        """The kinds of the input columns as they are in ``df`` (see ``TensorSpec.types``).
+
+        Raises ColumnNotFoundError if one is missing, SignatureError if one is not what the model was given.
+        """
         self.signature.check_columns(df.columns)
         found = column_kinds(df, self.signature.columns)
         for spec in self.signature.inputs:

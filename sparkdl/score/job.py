@@ -74,7 +74,7 @@ def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: 
     for name in passed:
         if name not in names:
             raise ColumnNotFoundError(name, names, role="in columns, column")
-    model._checked_inputs(source.df)
+    model.input_kinds(source.df)
     _check_distinct([*passed, *(name for name in model.signature.columns if name not in passed)])
     outputs = model.output_columns(dict.fromkeys([*passed, *model.signature.columns]))
     keeps = model.getOrDefault("handleInvalid") == "keep"

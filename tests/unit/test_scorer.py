@@ -123,6 +123,13 @@ def test_error_stops_at_the_first_bad_row(both):
     assert (caught.value.column, caught.value.row) == ("features", 1)
 
 
+def test_the_row_told_is_that_of_the_batch_however_it_is_cut(both, monkeypatch):
+    monkeypatch.setattr(scorer_module, "PIECE_BYTES", 48)
+    with pytest.raises(DataError, match="column 'key', row 5: expected int64") as caught:
+        list(both("error").score([batch([[1.0] * 4] * 7, [1, 2, 3, 4, 5, None, 7])]))
+    assert caught.value.row == 5
+
+
 X = TensorSpec("x", "float64", (), ("x",), ("double",))
 
 
