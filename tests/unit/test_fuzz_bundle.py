@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from itertools import chain
 
 import fuzzing
 import pytest
@@ -38,7 +39,7 @@ def lines(first, count, folder):
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         said: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=lambda: [said.put(line) for line in [*child.stdout, None]], daemon=True).start()
+        threading.Thread(target=lambda: [said.put(line) for line in chain(child.stdout, [None])], daemon=True).start()
         seed = first
         for _ in range(2 * count):
             try:
