@@ -6,8 +6,10 @@ each, and load it once a worker; the peers run it eagerly, on batches of ``Work.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +119,7 @@ def by_mlflow(table: DataFrame, work: Work) -> DataFrame:
             return in_batches(name, [model_input[column].to_numpy() for column in model_input.columns])
 
     folder = tempfile.mkdtemp(prefix="sparkdl-bench-")
+    atexit.register(shutil.rmtree, folder)  # each task reads it
     mlflow.pyfunc.save_model(f"{folder}/model", python_model=Model(), pip_requirements=[])
     predict = mlflow.pyfunc.spark_udf(table.sparkSession, f"{folder}/model", result_type="float", env_manager="local")
     return table.select("id", predict(*work.columns).alias("prediction"))
