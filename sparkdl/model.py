@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pyspark
@@ -210,7 +210,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         return _Reader(cls)
 
     @classmethod
-    def load(cls, path: str, *, trusted: bool = False) -> TorchModel:
+    def load(cls, path: str, *, trusted: bool | Collection[str] = False) -> TorchModel:
         """Read what ``save`` wrote. Raises as ``Bundle.load``; ``trusted`` as there."""
         return _Reader(cls, trusted).load(path)
 
@@ -250,7 +250,7 @@ class _Writer(MLWriter):
 
 
 class _Reader(MLReader[TorchModel]):
-    def __init__(self, cls: type[TorchModel], trusted: bool = False) -> None:
+    def __init__(self, cls: type[TorchModel], trusted: bool | Collection[str] = False) -> None:
         super().__init__()
         self.cls = cls
         self.trusted = trusted
