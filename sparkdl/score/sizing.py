@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-TENSOR_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # figures in docs/decisions/0018-batch-size.md
+TENSOR_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # figures in docs/decisions/0018-batch-size.md
 MOST = {"cpu": 4096, "cuda": 1 << 16}
 LEAST = 8
 PROBE_ROWS = 8

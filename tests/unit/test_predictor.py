@@ -197,9 +197,9 @@ def test_the_rows_at_a_time_suit_the_model_and_are_told_once(caplog):
         predicted = predictor.predict({"x": np.zeros((100, 2))})["prediction"]
         again = predictor.predict({"x": np.zeros((100, 2))})["prediction"]
     assert predictor.batch_size == TENSOR_BYTES["cpu"] // (256 << 10)
-    assert predicted.tolist() == again.tolist() == [32] * 96 + [4] * 4
+    assert predicted.tolist() == again.tolist() == [8] * 96 + [4] * 4
     assert [record.message for record in caplog.records if "rows to a forward pass" in record.message] == [
-        "32 rows to a forward pass; the largest tensor of 8 takes 2097152 bytes"
+        "8 rows to a forward pass; the largest tensor of 8 takes 2097152 bytes"
     ]
 
 

@@ -12,10 +12,10 @@ KB, MB = 1 << 10, 1 << 20
 @pytest.mark.parametrize(
     ("bytes_a_row", "device", "rows"),
     [
-        (1 * KB, "cpu", 4096),  # an MLP 50-256-128-1: its 256 hidden units
+        (1 * KB, "cpu", 2048),  # an MLP 50-256-128-1: its 256 hidden units
         (1, "cpu", MOST["cpu"]),
         (3.1 * MB, "cpu", LEAST),  # a ResNet-18 of 224 x 224
-        (100 * KB, "cpu", 80),
+        (100 * KB, "cpu", 16),
         (100 * KB, "cuda", 2616),
         (1 << 40, "cpu", LEAST),
         (1, "cuda", MOST["cuda"]),
@@ -29,7 +29,7 @@ def test_the_largest_tensor_stays_small(bytes_a_row, device, rows):
 
 def test_long_rows_go_fewer_at_a_time():
     sizing = Sizing.of(0, "cpu").measured(2 * KB * PROBE_LENGTH * PROBE_ROWS, PROBE_LENGTH)
-    assert [sizing.rows(length) for length in (0, 1, 8, 64, 200, 10_000)] == [4096, 4096, 512, 64, 16, LEAST]
+    assert [sizing.rows(length) for length in (0, 1, 8, 64, 200, 10_000)] == [1024, 1024, 128, 16, LEAST, LEAST]
 
 
 def test_what_is_asked_for_is_done_and_needs_no_measure():
