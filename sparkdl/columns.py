@@ -77,6 +77,11 @@ class Ragged:
         return padded, is_value
 
 
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it, whatever is in it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def to_numpy(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray:
     """The tensor of ``spec`` out of its columns: an array of ``spec.dtype``, shape ``(B, *spec.shape)``.
 
@@ -185,6 +190,9 @@ def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iter
 def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if not len(column):
+        empty: np.ndarray = np.empty((0, *(spec.shape[1:] if spec.is_ragged else spec.shape)), dtype=spec.dtype)
+        return Ragged(empty, np.zeros(1, np.int64)) if spec.is_ragged else empty
     if column.null_count:
         raise bad_rows("null", name, np.flatnonzero(_mask(column)), f"{spec.dtype}{list(spec.shape)}", repeat(None))
     kind = column.type
@@ -217,10 +225,20 @@ def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> tuple[pa.Array, np
     depth, kind = 0, column.type
     while _is_list(kind):
         depth, kind = depth + 1, kind.value_type
-    levels = spec.shape if depth == len(spec.shape) else (spec.size,)
+    steps = 1  # values to a step of a ragged row that is one flat list
+    if depth == len(spec.shape):
+        levels = spec.shape
+    elif spec.is_ragged:
+        levels, steps = (-1,), spec.size
+    else:
+        levels = (spec.size,)
     if len(levels) != depth:
-        got = repeat(f"a column of type {column.type}")
-        raise bad_rows("shape", name, range(max(len(column), 1)), f"{spec.dtype}{list(spec.shape)}", got)
+        raise SignatureError(
+            f"column {name!r} is {column.type}, which is no {spec}",
+            column=name,
+            expected=str(spec),
+            got=str(column.type),
+        )
     offsets: np.ndarray | None = None
     width_so_far = 1
 
@@ -232,7 +250,11 @@ def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> tuple[pa.Array, np
     for width in levels:
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
         if width == -1:
-            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            wrong = np.flatnonzero(lengths % max(steps, 1))
+            if len(wrong):
+                raise bad_rows("shape", name, wrong, f"a multiple of {steps} values", lengths[wrong])
+            offsets = np.concatenate([[0], np.cumsum(lengths // max(steps, 1), dtype=np.int64)])
+            width_so_far = steps
         else:
             wrong = np.flatnonzero(lengths != width)
             if len(wrong):
@@ -267,6 +289,13 @@ def _as_dtype(array: np.ndarray, spec: TensorSpec, name: str, offsets: np.ndarra
         outside = (array < limits.min) | above
         if outside.any():
             raise refused(outside, f"a value that {target} holds")
+    if target.kind == "f" and array.dtype.kind == "f" and target.itemsize < array.dtype.itemsize:
+        with np.errstate(over="ignore"):
+            narrow = array.astype(target)
+        too_large = np.isinf(narrow) & np.isfinite(array)
+        if too_large.any():
+            raise refused(too_large, f"a value that {target} holds")
+        return narrow
     return array.astype(target, copy=False)
 
 

@@ -14,6 +14,9 @@ from sparkdl.columns import BadRows, bad_rows
 from sparkdl.errors import SparkdlError
 from sparkdl.signature import TensorSpec
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, some of which start other programs
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
+
 
 def decoded_images(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
     """The RGB pixels of a column of image files without nulls: uint8, ``(B, *spec.shape)``.
@@ -27,7 +30,9 @@ def decoded_images(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
 
     def fill(row: int) -> None:
         try:
-            with open_image(io.BytesIO(column[row].as_py())) as image:
+            with open_image(io.BytesIO(column[row].as_py()), formats=FORMATS) as image:
+                if image.mode not in MODES:
+                    raise ValueError(f"its pixels are of mode {image.mode}, which 8 bits a channel do not hold")
                 found = (3, image.height, image.width)
                 if found == spec.shape:
                     pixels[row] = image.convert("RGB")
@@ -35,7 +40,7 @@ def decoded_images(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray:
                     problems[row] = bad_rows("shape", name, [row], f"an image of {spec.shape}", [found])
         except Exception as error:  # Pillow raises whatever a file makes it trip over: any is the finding
             why = f"{type(error).__name__}: {error}"
-            problems[row] = bad_rows("undecodable", name, [row], "an image file", [why])
+            problems[row] = bad_rows("undecodable", name, [row], f"one of {', '.join(FORMATS)}", [why])
 
     list(_threads().map(fill, range(len(column))))
     if problems:

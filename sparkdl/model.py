@@ -10,9 +10,10 @@ import pyspark
 from pyspark.ml import Model
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
 
-from sparkdl import store
+from sparkdl import session, store
 from sparkdl.bundle import Bundle
-from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError, SparkdlError
+from sparkdl.columns import quoted
+from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
@@ -39,7 +40,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     decoded, or for which the model returns NaN or an infinity: ``error`` (default) ends the job with a DataError, ``keep``
     gives nulls and, in ``errorCol`` if that is set, what is wrong, ``skip`` leaves the row out.
 
-    Further Params: ``batchSize`` (0: tuned on the first batches), ``device`` (auto, cpu, cuda, cuda:N), ``precision``
+    Further Params: ``batchSize`` (0: what suits the model), ``device`` (auto, cpu, cuda, cuda:N), ``precision``
     (float32, bfloat16, float16, int8), ``compileModel``, ``modelsPerGpu``, ``udfType`` (auto, arrow, pandas).
     """
 
@@ -90,7 +91,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         """A function of columns, those of ``signature.columns`` in that order, for use in any expression.
 
         It gives the model's only output, or a struct of several: ``df.select(model.udf()("features"))``. With
-        ``handleInvalid`` ``keep`` it gives null for a bad row. spark: the session; the active one by default.
+        ``handleInvalid`` ``keep`` it gives null for a bad row. spark: the session; the current one by default.
 
         Raises InvalidParamError for ``skip``: an expression cannot leave out a row.
         """
@@ -134,7 +135,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 value="skip",
             )
         outputs = tuple(spec.name for spec in self.signature.outputs)
-        return scoring_udf(self._scorer(spark or _active_session()), self.getOrDefault("udfType"), outputs, alone=True)
+        return scoring_udf(self._scorer(spark or session.current()), self.getOrDefault("udfType"), outputs, alone=True)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         from pyspark.sql import functions as sf
@@ -184,20 +185,12 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         renamed = {"prediction": self.getOrDefault("predictionCol"), "probability": self.getOrDefault("probabilityCol")}
         chosen = {spec.name: renamed.get(spec.name, spec.name) for spec in self.signature.outputs}
         chosen = {output: name for output, name in chosen.items() if name}
-        new = dict(chosen)
-        if self.getOrDefault("handleInvalid") == "keep" and self.getOrDefault("errorCol"):
-            new["error"] = self.getOrDefault("errorCol")
         taken = {name.lower(): name for name in columns}  # Spark's resolution ignores case
-        for output, name in new.items():
-            if name.lower() in taken:
-                raise SignatureError(
-                    f"output {output!r} would be column {name!r}, and the DataFrame has {taken[name.lower()]!r} already; "
-                    f"drop it, or set another name ({output}Col)",
-                    column=name,
-                    expected="a new name",
-                    got=taken[name.lower()],
-                )
-            taken[name.lower()] = name
+        for output, name in chosen.items():
+            remedy = f"set another name ({output}Col)" if output in renamed else "give it another name in the model"
+            _take(taken, name, f"output {output!r}", f"drop it, or {remedy}")
+        if self.getOrDefault("handleInvalid") == "keep" and self.getOrDefault("errorCol"):
+            _take(taken, self.getOrDefault("errorCol"), "what is wrong with a row", "set another name (errorCol)")
         return chosen
 
     def write(self) -> MLWriter:
@@ -215,20 +208,25 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         return _Reader(cls, trusted).load(path)
 
 
+def _take(taken: dict[str, str], name: str, what: str, remedy: str) -> None:
+    """Add ``name`` to those that are taken. Raises SignatureError if it is."""
+    if name.lower() in taken:
+        raise SignatureError(
+            f"{what} would be column {name!r}, and there is {taken[name.lower()]!r} already; {remedy}",
+            column=name,
+            expected="a new name",
+            got=taken[name.lower()],
+        )
+    taken[name.lower()] = name
+
+
 def _as_vector(df: DataFrame, name: str) -> DataFrame:
     from pyspark.ml.functions import array_to_vector
-    from pyspark.sql.functions import col
+    from pyspark.sql import functions as sf
 
-    return df.withColumn(name, array_to_vector(col(f"`{name.replace('`', '``')}`").cast("array<double>")))
-
-
-def _active_session() -> SparkSession:
-    from pyspark.sql import SparkSession
-
-    active = SparkSession.getActiveSession()
-    if active is None:
-        raise SparkdlError("there is no active Spark session; make one first, or say which: udf(spark)")
-    return active
+    column = sf.col(quoted(name)).cast("array<double>")
+    vector = array_to_vector(sf.coalesce(column, sf.array().cast("array<double>")))  # it takes no null
+    return df.withColumn(name, sf.when(column.isNotNull(), vector))
 
 
 class _Writer(MLWriter):

@@ -303,7 +303,7 @@ class ColumnParams(HasFeaturesCol, HasInputCols, HasPredictionCol):
 class TorchModelParams(ColumnParams):
     """Params of TorchModel."""
 
-    batchSize = _param("batchSize", "rows to a forward pass; 0: tuned on the first batches", whole("batchSize", 0))
+    batchSize = _param("batchSize", "rows to a forward pass; 0: what suits the model", whole("batchSize", 0))
     device = _param("device", "auto, cpu, cuda or cuda:N", device("device"))
     precision = _param("precision", f"one of {scoring.PRECISIONS}", one_of("precision", scoring.PRECISIONS))
     compileModel = _param("compileModel", "run the model through torch.compile", flag("compileModel"))

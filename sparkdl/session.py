@@ -41,6 +41,13 @@ def for_job(name: str) -> SparkSession:
     return SparkSession.builder.appName(name).getOrCreate()
 
 
+def current() -> SparkSession:
+    """The session of this thread, or the one that there is."""
+    from pyspark.sql import SparkSession
+
+    return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
+
+
 @functools.cache
 def let_jvm_end() -> None:
     """See to it that spark-submit's JVM ends when this Python does, although a barrier stage ran in it.

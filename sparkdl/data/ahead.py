@@ -20,8 +20,9 @@ def ahead(make: Make[T]) -> Generator[T, None, None]:
     the one being made, and what makes them may use the memory of item ``k - 1`` for item ``k + 1``.
 
     An error in making an item is raised to the caller in its place. The thread starts when the first item is asked
-    for, and has ended when this generator has: exhausted, closed or failed. ``stopped`` is then set: what takes long to
-    make an item should look at it, and return. The generator that ``make`` gives is closed in the thread.
+    for, and ends when this generator does: exhausted, closed or failed. ``stopped`` is then set: what takes long to make an
+    item should look at it, and return; after a second it is waited for no longer. The generator that ``make`` gives is
+    closed in the thread.
     """
     hands = _Hands()
     thread = threading.Thread(target=hands.work, args=(make,), name="sparkdl-ahead", daemon=True)
@@ -39,10 +40,11 @@ def ahead(make: Make[T]) -> Generator[T, None, None]:
     finally:
         hands.stopped.set()
         hands.asked.release()
-        thread.join()
+        thread.join(_PATIENCE_S)
 
 
 _END = object()
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)

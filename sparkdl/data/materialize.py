@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sparkdl import store
+from sparkdl.columns import quoted
 from sparkdl.data import lease
 from sparkdl.data.locate import Locator, located_error
 from sparkdl.data.manifest import MANIFEST, DataFile, Dataset, LabelFacts, Layout, check_split, merged
@@ -235,7 +236,7 @@ def plain(df: DataFrame, name: str, kind: str) -> Column:
     """The column as Arrow can carry it: a vector as an array, all else as it is."""
     from pyspark.ml.functions import vector_to_array
 
-    column = df[f"`{name.replace('`', '``')}`"]
+    column = df[quoted(name)]
     return vector_to_array(column).alias(name) if kind == "vector" else column.alias(name)
 
 

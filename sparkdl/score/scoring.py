@@ -11,7 +11,7 @@ UDF_TYPES = ("auto", "arrow", "pandas")
 
 @dataclass(frozen=True)
 class Scoring:
-    """batch_size: rows to a forward pass; 0: tuned on the first batches.
+    """batch_size: rows to a forward pass; 0: what suits the model (see ``sizing``).
 
     device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     precision: ``float32`` runs the module in its own dtype; ``bfloat16`` and ``float16`` under autocast; ``int8`` with

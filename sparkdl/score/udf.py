@@ -9,6 +9,7 @@ import io
 import os
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Tuple  # noqa: UP035
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from sparkdl import columns, session
 from sparkdl.bundle import Bundle
+from sparkdl.columns import quoted
 from sparkdl.errors import InvalidParamError
 from sparkdl.score.scorer import Files, Scored, Scorer
 from sparkdl.score.scoring import Scoring
@@ -42,7 +44,7 @@ def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bo
     """
     types = {spec.name: columns.spark_type(spec) for spec in scorer.signature.outputs} | {PROBLEM: "string"}
     only = fields[0] if alone and len(fields) == 1 else None
-    returns = types[only] if only else f"struct<{', '.join(f'`{name}`:{types[name]}' for name in fields)}>"
+    returns = types[only] if only else f"struct<{', '.join(f'{quoted(name)}:{types[name]}' for name in fields)}>"
     several = len(scorer.signature.columns) > 1
     score = _Score(scorer, fields, only)
     if _kind(kind) == "arrow":
@@ -140,7 +142,8 @@ class _Artifact:
             return {name: archive.read(name) for name in archive.namelist()}
 
 
-_ships: dict[tuple[str, str], Callable[[], Files]] = {}
+_SHIPS = 8  # bundles that are kept sent, for the next query with them
+_ships: OrderedDict[tuple[str, str], Callable[[], Files]] = OrderedDict()
 
 
 def _shipped(spark: SparkSession, bundle: Bundle) -> Callable[[], Files]:
@@ -148,11 +151,13 @@ def _shipped(spark: SparkSession, bundle: Bundle) -> Callable[[], Files]:
     connect = session.is_connect(spark)
     identity = spark.session_id if connect else spark.sparkContext.applicationId
     key = (identity, bundle.digest)
-    if key not in _ships:
-        _ships[key] = (
-            _add_artifact(spark, bundle) if connect else _Broadcast(spark.sparkContext.broadcast(dict(bundle.files)))
-        )
-    return _ships[key]
+    ship = _ships.pop(key, None)
+    if ship is None:
+        ship = _add_artifact(spark, bundle) if connect else _Broadcast(spark.sparkContext.broadcast(dict(bundle.files)))
+    _ships[key] = ship
+    while len(_ships) > _SHIPS:
+        _ships.popitem(last=False)  # Spark forgets the broadcast when no query refers to it
+    return ship
 
 
 def _add_artifact(spark: Any, bundle: Bundle) -> _Artifact:
@@ -160,7 +165,7 @@ def _add_artifact(spark: Any, bundle: Bundle) -> _Artifact:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for file, content in bundle.files.items():
-            archive.writestr(file, content)
+            archive.writestr(zipfile.ZipInfo(file), content)  # without the time: one name, the same bytes
     with tempfile.TemporaryDirectory(prefix="sparkdl-") as folder:
         path = os.path.join(folder, name)
         with open(path, "wb") as target:

@@ -309,6 +309,31 @@ def test_bad_rows_are_kept_with_a_reason_or_skipped(dirty, bundles, task, udf_ty
     )
 
 
+def test_bad_rows_beside_vectors_and_in_a_batch_of_their_own(spark, dirty, bundles):
+    model = TorchModel(bundles["binary"]).setParams(handleInvalid="keep", probabilityAsVector=True)
+    rows = model.transform(dirty).orderBy("id").collect()
+    assert [row.probability is None for row in rows] == [row.id in REASONS for row in rows]
+    assert rows[0].probability.size == 2
+    nothing = spark.createDataFrame([(0, None)], "id int, features array<float>")
+    for udf_type in ("auto", "pandas"):
+        model = TorchModel(bundles["regression"]).setParams(handleInvalid="skip", udfType=udf_type)
+        assert model.transform(nothing).count() == 0
+
+
+def test_outputs_of_odd_names(spark):
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"a`b": x, "c.d é": x + 1, "error": x + 2}
+
+    bundle = Bundle.from_module(Named(), Signature((TensorSpec("x", "float32", (), ("x",), ("float",)),)))
+    df = spark.sql("select 1f as x")
+    assert tuple(TorchModel(bundle).transform(df).head()) == (1.0, 1.0, 2.0, 3.0)
+    kept = TorchModel(bundle).setParams(handleInvalid="keep", errorCol="why")
+    assert kept.transform(df).columns == ["x", "a`b", "c.d é", "error", "why"]
+    with pytest.raises(SparkdlError, match=r"output 'error' would be column 'error', .*; drop it, or give it another"):
+        kept.transform(df.selectExpr("x", "x as ERROR"))
+
+
 def test_a_bad_row_ends_the_job_by_default_and_is_named(dirty, bundles):
     with pytest.raises(Exception, match=r"column 'features', row 1: expected float32\[4\], got None"):
         TorchModel(bundles["binary"]).transform(dirty).collect()
@@ -371,7 +396,7 @@ def test_an_expression_takes_vectors_and_keeps_bad_rows(dirty, points, bundles):
         ({}, lambda m, s: m.setUdfType("scala"), "'udfType' must be one of"),
         ({}, lambda m, s: m.setBatchSize(-1), "'batchSize' must be a whole number, at least 0"),
         ({"handleInvalid": "keep", "errorCol": "ID"}, lambda m, s: m.transform(s.range(1).selectExpr(
-            "id", "array(1f, 2f, 3f, 4f) features")), "would be column 'ID', and the DataFrame has 'id' already"),
+            "id", "array(1f, 2f, 3f, 4f) features")), "would be column 'ID', and there is 'id' already; set another name .errorCol."),
         ({"handleInvalid": "keep", "errorCol": "Prediction"}, lambda m, s: m.transform(s.range(1).selectExpr(
             "array(1f, 2f, 3f, 4f) features")), "would be column 'Prediction'"),
     ],

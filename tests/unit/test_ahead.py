@@ -95,3 +95,20 @@ def test_what_is_being_made_is_told_to_stop_and_closed_in_its_thread():
     items.close()
     assert closed == ["sparkdl-ahead"]
     assert threads() == []
+
+
+def test_who_leaves_does_not_wait_for_an_item_that_takes_long(monkeypatch):
+    """As when a model fails while the stream it scores is silent."""
+    monkeypatch.setattr("sparkdl.data.ahead._PATIENCE_S", 0.01)
+    arrives = threading.Event()
+
+    def make(stopped):
+        yield 1
+        arrives.wait()
+        yield 2
+
+    items = ahead(make)
+    assert next(items) == 1
+    items.close()
+    assert not arrives.is_set()
+    arrives.set()

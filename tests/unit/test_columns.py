@@ -111,8 +111,8 @@ def test_bytes_and_texts_of_a_slice(kind):
         (pa.array([[[1.0, 2.0]], [[1.0]]]), "float32", (1, 2), 1, "2 values", "1 values"),  # the inner length
         (pa.array([[[1.0], [2.0]], [[1.0], []]]), "float32", (2, 1), 1, "1 values", "0 values"),
         (pa.array([[[1.0, 2.0]], [[1.0, 2.0]] * 2]), "float32", (1, 2), 1, "1 values", "2 values"),  # the outer
-        (pa.array([1.0]), "float32", (1,), 0, "float32[1]", "a column of type double"),
-        (pa.array([[[1.0]]]), "float32", (1,), 0, "float32[1]", "a column of type list<item: list<item: double>>"),
+        (pa.array([1.0, -1e300]), "float32", (), 1, "a value that float32 holds", -1e300),
+        (pa.array([[1.0, 2.0], [3.0, 1e5]]), "float16", (2,), 1, "a value that float16 holds", 1e5),
         (pa.array([b"abc", b"ab"]), "uint8", (3,), 1, "3 bytes (uint8[3])", "2 bytes"),
         (pa.array([b"abcd", b"abcde"]), "float32", (1,), 1, "4 bytes (float32[1])", "5 bytes"),
         (pa.array(["ab", "aé"]), "uint8", (2,), 1, "at most 2 UTF-8 bytes", "3 bytes"),
@@ -250,6 +250,28 @@ def test_all_bad_rows_of_a_check_are_told():
     with pytest.raises(BadRows) as caught:
         columns.read({"x": column.drop_null()}, spec("x", "float32", (1,)))
     assert caught.value.rows == [1, 3]
+
+
+@pytest.mark.parametrize("column", [pa.array([1.0]), pa.array([[[1.0]]])])
+def test_a_column_of_another_type_is_no_matter_of_its_rows(column):
+    with pytest.raises(SignatureError, match=r"column 'x' is .*double.*, which is no x: float32\[B, 1\]"):
+        read(column, shape=(1,))
+
+
+@pytest.mark.parametrize("column", [pa.nulls(0), pa.array([], pa.list_(pa.float32())), pa.array([], pa.string())])
+def test_no_rows_are_no_rows_whatever_their_type(column):
+    assert read(column, shape=(2, 3)).shape == (0, 2, 3)
+    assert len(columns.read({"x": column}, spec("x", "int64", (-1, 2)))) == 0
+
+
+def test_steps_in_one_flat_list():
+    column = pa.array([[1.0, 2.0, 3.0, 4.0], [], [5.0, 6.0]])
+    got = columns.read({"x": column}, spec("x", "float32", (-1, 2)))
+    assert (got.lengths.tolist(), got.values.tolist()) == ([2, 0, 1], [[1, 2], [3, 4], [5, 6]])
+    with pytest.raises(BadRows, match="row 1: expected a multiple of 2 values, got 3"):
+        columns.read({"x": pa.array([[1.0, 2.0], [1.0] * 3])}, spec("x", "float32", (-1, 2)))
+    with pytest.raises(BadRows, match="row 2: expected values that are not null"):
+        columns.read({"x": pa.array([[1.0, 2.0], [], [1.0, None]])}, spec("x", "float32", (-1, 2)))
 
 
 def test_a_varying_length_is_no_array():

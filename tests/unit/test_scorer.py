@@ -169,6 +169,15 @@ def test_an_error_of_the_source_is_raised_as_it_is():
         list(scorer(Reciprocal(), X).score(source()))
 
 
+@pytest.mark.parametrize("given_columns", [[[None], [None]], [[None, None], [3, None]]])
+def test_a_batch_of_nothing_but_bad_rows(both, given_columns):
+    """As pandas carries it: without a type."""
+    features, key = (pa.array(values) for values in given_columns)
+    ((_, made),) = both().score([pa.RecordBatch.from_arrays([features, key], ["features", "key"])])
+    assert made.outputs["sum"].null_count == len(features)
+    assert sorted(made.problems) == list(range(len(features)))
+
+
 # Image files
 
 IMAGE = TensorSpec("image", "uint8", (3, 8, 6), ("file",), ("binary",), decode="image")
@@ -176,7 +185,7 @@ IMAGE = TensorSpec("image", "uint8", (3, 8, 6), ("file",), ("binary",), decode="
 
 def image_file(size=(6, 8), kind="PNG", value=100, mode="RGB"):
     stream = io.BytesIO()
-    Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(stream, kind)
+    Image.new(mode, size, value if mode in ("L", "I;16") else (value,) * len(mode)).save(stream, kind)
     return stream.getvalue()
 
 
@@ -190,6 +199,8 @@ def test_image_files_are_decoded_and_bad_ones_are_kept_apart():
         None,
         image_file(value=30, mode="L"),
         image_file(kind="JPEG")[:200],
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 8\n",
+        image_file(value=1000, mode="I;16"),
     ]
     rows = pa.RecordBatch.from_arrays([pa.array(files, pa.binary())], ["file"])
     ((_, made),) = scorer(Brightness(), IMAGE, invalid="keep").score([rows])
@@ -197,6 +208,7 @@ def test_image_files_are_decoded_and_bad_ones_are_kept_apart():
     assert [brightness[i] and round(brightness[i]) for i in (0, 2, 6)] == [10, 20, 30]
     assert {row: why.split(":")[0] for row, why in made.problems.items()} == {
         1: "undecodable", 3: "shape", 4: "undecodable", 5: "null", 7: "undecodable",
+        8: "undecodable", 9: "undecodable",
     }  # fmt: skip
     assert made.problems[3].endswith("expected an image of (3, 8, 6), got (3, 6, 8)")
     with pytest.raises(DataError, match="column 'file', row 5: expected uint8"):

@@ -34,7 +34,7 @@ def batch(rows=4, **changed):
         ("w", [1, 1, float("nan"), -1], 2, "expected a weight that is finite in float32 and >= 0, got nan"),
         ("w", [1, 1, 1, -0.5], 3, ">= 0, got -0.5"),
         ("w", [1, float("inf"), 1, 1], 1, "got inf"),
-        ("w", [1.0, 1e300, 1, 1], 1, "finite in float32"),
+        ("w", [1.0, 1e300, 1, 1], 1, "a value that float32 holds"),
         (VALIDATION, [True, None, None, False], 1, "column 'held', row 1: expected true or false, got None"),
         ("y", [0, 1, float("nan"), 3], 2, "label column 'y', row 2: expected a number, got nan"),
         ("x", [None, 1, 2, 3], 0, "column 'x', row 0: expected float32[], got None"),
