@@ -87,6 +87,15 @@ def prepared(module: nn.Module, device: torch.device, precision: str, compile: b
     return Forward(module, run, device, _AUTOCAST.get(precision))
 
 
+def may_write_inputs(module: nn.Module, kind: str) -> bool:
+    """False if it is known that a program of this kind leaves its inputs as they are: one of ONNX, or an exported one
+    without an operator that works in place. Which tensor such an operator writes to is not followed: a copy is cheap."""
+    if kind in ("onnx", "export"):
+        programs = [part for part in module.modules() if isinstance(part, fx.GraphModule)]
+        return any(packing.is_inplace(node) for program in programs for node in program.graph.nodes)
+    return True
+
+
 def set_threads(count: int) -> None:
     """Let torch compute with ``count`` threads, the cores of a Spark task: two tasks with all threads each take turns
     at the cores, and are slower than two with one."""

@@ -121,11 +121,12 @@ def _folded(program: fx.GraphModule, w: Tensor, b: Tensor | None, norm: fx.Node)
 def _sees_strides(node: fx.Node) -> bool:
     """True for what means another thing once a tensor lies otherwise in memory; writing through a view is such."""
     if node.target in _VIEWS:
-        return any(user.op == "call_function" and _is_inplace(user) for user in node.users)
+        return any(user.op == "call_function" and is_inplace(user) for user in node.users)
     return node.target in _STRIDED
 
 
-def _is_inplace(node: fx.Node) -> bool:
+def is_inplace(node: fx.Node) -> bool:
+    """True if the node's operator writes to one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 

@@ -43,6 +43,7 @@ class Predictor:
         self.task = bundle.task
         self.signature = bundle.signature
         self._forward = engine.prepared(bundle.module(), self.device, scoring.precision, scoring.compile)
+        self._copies = self.device.type == "cpu" and engine.may_write_inputs(self._forward.module, bundle.program.kind)
         self._transfer = transfer(self.device)
         batch_size = scoring.batch_size or (INT8_ROWS if scoring.precision == "int8" else 0)
         self._sizing = Sizing.of(batch_size, self.device.type)
@@ -156,7 +157,7 @@ class Predictor:
                 padded = max(1, min(-(-longest // LENGTHS) * LENGTHS, int(value.lengths.max())))
                 made[name], masks[name] = value.padded(rows, length or padded)
             else:
-                made[name] = value[part]
+                made[name] = value[part].copy() if self._copies else value[part]  # the caller's memory, or Arrow's
         return [
             masks[spec.mask_of].astype(spec.dtype) if spec.mask_of else made[spec.name]
             for spec in self.signature.inputs

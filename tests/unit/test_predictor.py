@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,7 @@ from sparkdl.columns import Ragged
 from sparkdl.errors import SignatureError, SparkdlError
 from sparkdl.score import predictor as predictors
 from sparkdl.score.predictor import Predictor
+from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.sizing import PROBE_ROWS, TENSOR_BYTES
 from sparkdl.signature import TensorSpec
@@ -132,6 +134,76 @@ def test_predicting_keeps_no_graph(both):
     assert not torch.is_inference_mode_enabled()
     ask(both)
     assert torch.is_grad_enabled()
+
+
+# whose memory it is
+
+
+class InPlace(nn.Module):
+    """Writes to its input, by itself or through a view; looking at values keeps it from being exported."""
+
+    def __init__(self, looks=False, view=False):
+        super().__init__()
+        self.looks, self.view, self.linear = looks, view, nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.view:
+            x[:, 1:].relu_().reshape(-1, 2).mul_(2)
+        else:
+            x.mul_(2)
+        return self.linear(-x if self.looks and float(x.sum()) > 1e9 else x)
+
+
+IN_PLACE = {
+    "a layer": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)),
+    "an operator": InPlace,
+    "through a view": lambda: InPlace(view=True),
+    "not exported": lambda: InPlace(looks=True),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("batch_size", [0, 7])
+def test_a_model_that_works_in_place_leaves_the_caller_s_memory_and_arrow_s_as_they_were(name, batch_size):
+    torch.manual_seed(0)
+    module = IN_PLACE[name]()
+    bundle = Bundle.from_module(module, signature(spec(shape=(3,))), example=(torch.zeros(2, 3),), trusted=True)
+    assert (bundle.program.kind == "export") == (name != "not exported")
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x.copy())).numpy()
+    given = x.copy()
+    np.testing.assert_allclose(
+        Predictor(bundle, Scoring(batch_size)).predict({"x": given})["prediction"], expected, rtol=1e-5, atol=1e-6
+    )
+    assert given.tolist() == x.tolist()
+
+    rows = pa.RecordBatch.from_arrays([pa.array(x.tolist(), pa.list_(pa.float32()))], ["x"])
+    scorer = Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(batch_size), bundle.trusted)
+    ((batch, scored),) = scorer.score([rows])
+    np.testing.assert_allclose(scored.outputs["prediction"].to_pylist(), expected, rtol=1e-5, atol=1e-6)
+    assert batch["x"].to_pylist() == x.tolist()
+
+
+def test_rows_that_go_again_for_want_of_memory_are_as_they_were():
+    class Hungrily(nn.Module):
+        def forward(self, x):
+            x.add_(1)
+            if len(x) > 5 and float(x.sum()) != len(x):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return x.clone()
+
+    bundle = Bundle.from_module(Hungrily(), signature(spec(shape=())), example=(torch.zeros(2),), trusted=True)
+    x = np.arange(40, dtype=np.float32)
+    assert Predictor(bundle, Scoring(batch_size=32)).predict({"x": x})["prediction"].tolist() == (x + 1).tolist()
+
+
+def test_the_rows_of_other_models_are_not_copied(monkeypatch):
+    recording = Recording()
+    monkeypatch.setattr(predictors, "transfer", lambda device: recording)
+    x = np.zeros((40, 2), np.float32)
+    Predictor(Bundle.from_module(nn.Linear(2, 1), signature(spec(shape=(2,))))).predict({"x": x})
+    assert all(np.shares_memory(x, array) for array in recording.arrays[-1])
 
 
 # whatever the size of the batches
@@ -460,13 +532,14 @@ class Recording:
     """As on a device that computes beside the host: it tells when what is begun, and when what is waited for."""
 
     def __init__(self):
-        self.told, self.shapes = [], []
+        self.told, self.shapes, self.arrays = [], [], []
         self.puts = self.takes = 0
 
     def put(self, arrays):
         number, self.puts = self.puts, self.puts + 1
         self.told.append(f"put {number}")
         self.shapes.append([array.shape for array in arrays])
+        self.arrays.append(arrays)
 
         def arrived():
             self.told.append(f"compute {number}")
