@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sparkdl.model import TorchModel
     from sparkdl.signature import TensorSpec
 
-_FORMAT = 1  # of the staging folder: another one's pieces are not taken up
+_FORMAT = 2  # of the staging folder: another one's pieces are not taken up
 _JSON_OF_DDL = {"tinyint": "byte", "smallint": "short", "int": "integer", "bigint": "long"}
 
 

@@ -35,7 +35,7 @@ def score(job: Job, place: Staging | None, *, verbose: bool) -> ScoredTable:
     table = arrow_schema(job.told)
     read = _read_schema(job)
     job.layout.check_texts(table)
-    pieces = _pieces(job, place, read)
+    place, pieces = _planned(job, place, read)
     work = Work(
         scorer_of(spark, job.model.bundle, job.model.scoring),
         read,
@@ -77,12 +77,12 @@ def _read_schema(job: Job) -> pa.Schema:
     return arrow_schema({"fields": [fields[name] for name in job.needed]})
 
 
-def _pieces(job: Job, place: Staging | None, read: pa.Schema) -> list[Piece]:
+def _planned(job: Job, place: Staging | None, read: pa.Schema) -> tuple[Staging | None, list[Piece]]:
     def plan() -> list[Piece]:
         slots = session.free_slots(job.source.df.sparkSession) or _SLOTS
         return cut(job.source.row_groups(read), slots)
 
-    return place.planned(plan) if place else plan()
+    return place.planned(plan) if place else (None, plan())
 
 
 def _finished(place: Staging | None, pieces: int) -> dict[int, Told]:

@@ -4,20 +4,23 @@
 
     .NAME.sparkdl-KEY/          beside the table NAME; KEY: of all that the table is made from
         owner.json              who works on it
-        plan.json               the pieces, as the first run cut them
+        plan.json               the pieces, as the first run cut them, and the plan's id
         work/                   files that are being written
-        done/00042.json         piece 42 is finished: its files, its counts
+        done-ID/00042.json      piece 42 of the plan is finished: its files, its counts
         failed.json             the row for which the run ended
-        table/                  files of finished pieces; this folder becomes NAME
+        table/                  files of finished pieces
+        final-…/                what table/ is called from the commit on, out of reach of late attempts; it becomes NAME
             _sparkdl.json       what the table is, so that it is known when it is asked for again
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
+import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyarrow import fs
@@ -29,16 +32,18 @@ from sparkdl.score.pieces import Piece
 
 MANIFEST = "_sparkdl.json"  # readers of Parquet do not see names with an underscore
 _BESIDE = ("_SUCCESS", "_metadata", "_common_metadata", "_temporary", MANIFEST)
-_FAILED = "failed.json"
+_FAILED, _PLAN = "failed.json", "plan.json"
 Told = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Staging:
-    """Of the table at the URI ``sink``. key: 32 hex digits."""
+    """Of the table at the URI ``sink``. key: 32 hex digits. plan: the id of the pieces, once they are ``planned``."""
 
     sink: str
     key: str
+    plan: str = ""
 
     @property
     def folder(self) -> str:
@@ -67,21 +72,30 @@ class Staging:
         lease.sweep(parent, prefix(name))
         store.delete(store.join(self.folder, _FAILED))
 
-    def planned(self, plan: Callable[[], list[Piece]]) -> list[Piece]:
-        """The pieces: those of the first run, whatever the cluster is now, or else what ``plan`` gives."""
-        uri = store.join(self.folder, "plan.json")
-        if store.exists(uri):
-            return [Piece.from_json(piece) for piece in json.loads(store.read_bytes(uri))]
-        pieces = plan()
-        store.write_bytes(uri, json.dumps([piece.to_json() for piece in pieces]).encode())
-        return pieces
+    def planned(self, plan: Callable[[], list[Piece]]) -> tuple[Staging, list[Piece]]:
+        """The pieces, and the place in which these are finished: those of the first run, whatever the cluster is now, or
+        else what ``plan`` gives."""
+        found = _read(store.join(self.folder, _PLAN))
+        if found is not None:
+            return replace(self, plan=found["id"]), [Piece.from_json(piece) for piece in found["pieces"]]
+        pieces, name = plan(), uuid.uuid4().hex
+        told = {"id": name, "pieces": [piece.to_json() for piece in pieces]}
+        store.write_bytes(store.join(self.folder, _PLAN), json.dumps(told).encode())
+        return replace(self, plan=name), pieces
 
     def work(self, attempt: str) -> str:
         """Where an attempt at a piece writes; nobody else does."""
         return store.join(self.folder, "work", attempt)
 
     def finish(self, number: int, attempt: str, told: Told) -> None:
-        """The attempt's files, ``told["files"]``, become those of the piece: all of them, once its marker is there."""
+        """The attempt's files, ``told["files"]``, become those of the piece: all of them, once its marker is there.
+
+        Raises StoreError, and drops them, if the run that cut this plan is over and its plan is no more.
+        """
+        found = _read(store.join(self.folder, _PLAN))
+        if found is None or found["id"] != self.plan:
+            store.delete(self.work(attempt))
+            raise StoreError(f"the run that made {self.sink!r} is over, and so is its piece {number}", uri=self.sink)
         for file in told["files"]:
             target = store.join(self.table, file)
             filesystem, path = store.resolve(posixpath.dirname(target))
@@ -92,19 +106,18 @@ class Staging:
 
     def finished(self, number: int) -> Told | None:
         """What ``finish`` was told of the piece; None if it is not finished, or a file of it is gone."""
-        try:
-            told: Told = json.loads(store.read_bytes(self._marker(number)))
-        except FileNotFoundError:
+        told: Told | None = _read(self._marker(number))
+        if told is None:
             return None
         return told if all(store.exists(store.join(self.table, file)) for file in told["files"]) else None
 
     def markers(self) -> list[int]:
         """The pieces that have a marker."""
-        names = store.names(store.join(self.folder, "done"))
+        names = store.names(store.join(self.folder, f"done-{self.plan}"))
         return sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json"))
 
     def _marker(self, number: int) -> str:
-        return store.join(self.folder, "done", f"{number:05d}.json")
+        return store.join(self.folder, f"done-{self.plan}", f"{number:05d}.json")
 
     def fail(self, told: Told) -> None:
         """Tell the driver of a row for which the run is to end, before all tasks have."""
@@ -112,15 +125,12 @@ class Staging:
 
     def failure(self) -> Told | None:
         """What ``fail`` was told in this run."""
-        try:
-            told: Told = json.loads(store.read_bytes(store.join(self.folder, _FAILED)))
-        except FileNotFoundError:
-            return None
+        told: Told | None = _read(store.join(self.folder, _FAILED))
         return told
 
     def leave(self) -> None:
         """Nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
-        if self.markers():
+        if any(name.startswith("done-") for name in store.names(self.folder)):
             lease.release(self.folder)
         else:
             store.delete(self.folder)
@@ -131,25 +141,34 @@ class Staging:
         files: None for those that are there. told: what ``committed`` gives back. Raises StoreError if a file is not
         there, or if something came to be at ``sink`` meanwhile and is not to be replaced.
         """
-        if files is not None:
-            _keep_only(self.table, set(files))
-        store.write_bytes(
-            store.join(self.table, MANIFEST), json.dumps({"key": self.key, "told": told}, indent=2).encode()
-        )
-        self._publish(overwrite)
-        store.delete(self.folder)
+        final = store.join(self.folder, f"final-{uuid.uuid4().hex}")
+        store.move(self.table, final)  # a late attempt makes another table/
+        try:
+            if files is not None:
+                _keep_only(final, set(files))
+            manifest = {"key": self.key, "told": told}
+            store.write_bytes(store.join(final, MANIFEST), json.dumps(manifest, indent=2).encode())
+            self._publish(final, overwrite)
+        except BaseException:
+            if store.exists(final) and not store.exists(self.table):
+                store.move(final, self.table)  # for the next run
+            raise
+        try:
+            store.delete(self.folder)
+        except OSError as error:  # a late attempt writes there
+            logger.info("%s, of a table that is done, cannot be deleted: %s", self.folder, error)
 
-    def _publish(self, overwrite: bool) -> None:
+    def _publish(self, final: str, overwrite: bool) -> None:
         if not store.exists(self.sink):
-            store.move(self.table, self.sink)
+            store.move(final, self.sink)
         elif not overwrite:
             raise StoreError(f"something was written to {self.sink!r} meanwhile; {_REMEDY}", uri=self.sink)
-        elif not store.exchange(self.table, self.sink):
+        elif not store.exchange(final, self.sink):
             old = store.join(self.folder, "old")
             store.move(self.sink, old)
             try:
-                store.move(self.table, self.sink)
-            except StoreError:
+                store.move(final, self.sink)
+            except BaseException:
                 store.move(old, self.sink)
                 raise
 
@@ -196,6 +215,17 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
     return None
 
 
+def _read(uri: str) -> Any:
+    """The JSON value in a file; None if there is none, or no whole one: a store may show a file that is being written."""
+    try:
+        return json.loads(store.read_bytes(uri))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.debug("%s is taken as not there: %s", uri, error)
+        return None
+
+
 def _is_folder(uri: str) -> bool:
     filesystem, path = store.resolve(uri)
     return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
@@ -207,7 +237,7 @@ def _is_of_table(name: str) -> bool:
 
 
 def _keep_only(folder: str, files: set[str]) -> None:
-    """Delete all other files in the folder: those of attempts that were lost before they were done."""
+    """Delete all other files in the folder, and folders without any: of attempts that were lost before they were done."""
     filesystem, path = store.resolve(folder)
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     there = {posixpath.relpath(info.path, path) for info in found if info.type == fs.FileType.File}
@@ -215,3 +245,12 @@ def _keep_only(folder: str, files: set[str]) -> None:
         raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
     for name in there - files:
         filesystem.delete_file(posixpath.join(path, name))
+    kept = {parent for name in files for parent in _parents(name)}
+    folders = {posixpath.relpath(info.path, path) for info in found if info.type == fs.FileType.Directory}
+    for name in sorted(folders - kept, reverse=True):  # what is in a folder comes before it
+        filesystem.delete_dir(posixpath.join(path, name))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]

@@ -320,7 +320,7 @@ def test_a_driver_that_is_killed_is_taken_up(spark, bundle, small, tmp_path, pie
     arguments = [sys.executable, "-c", KILLED, small, str(tmp_path / "bundle"), str(tmp_path / "out")]
     driver = subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        while not list(tmp_path.glob(".out.sparkdl-*/done/*.json")):
+        while not list(tmp_path.glob(".out.sparkdl-*/done-*/*.json")):
             assert driver.poll() is None, "it ended before a piece was finished"
             time.sleep(0.01)
         with pytest.raises(StoreError, match="another process makes"):

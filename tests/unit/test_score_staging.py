@@ -15,6 +15,7 @@ from pyarrow import fs
 from sparkdl import store
 from sparkdl.data import lease
 from sparkdl.errors import StoreError
+from sparkdl.score import staging
 from sparkdl.score.pieces import RowGroup, SourceFile, cut
 from sparkdl.score.staging import MANIFEST, Staging, check_sink, committed
 
@@ -38,9 +39,15 @@ def attempt(place, number, value, folder=""):
     return told
 
 
-def make(sink, key, *values, overwrite=False):
+def claimed(sink, key=KEY):
+    """A place of this process, with its plan."""
     place = Staging(sink, key)
     place.claim()
+    return place.planned(lambda: PIECES)[0]
+
+
+def make(sink, key, *values, overwrite=False):
+    place = claimed(sink, key)
     files = [attempt(place, i, value)["files"][0] for i, value in enumerate(values)]
     place.commit({"rows": len(values)}, files=files, overwrite=overwrite)
 
@@ -59,19 +66,19 @@ def test_a_table_comes_whole_and_is_known_again(sink, tmp_path):
 
 
 def test_files_of_lost_attempts_are_not_in_it(sink):
-    place = Staging(sink, KEY)
-    place.claim()
+    place = claimed(sink)
     attempt(place, 0, 1)
     again = attempt(place, 0, 2)  # a second attempt at the same piece: the last marker counts
     assert place.finished(0) == again
     os.makedirs(place.work("dead"))
+    attempt(place, 0, 3, "k=1/m=2")
     place.commit({}, files=again["files"], overwrite=False)
     assert values(sink) == [2]
+    assert sorted(os.listdir(sink)) == sorted([MANIFEST, *again["files"]]), "no empty folder either"
 
 
 def test_a_piece_whose_file_is_gone_is_not_finished(sink):
-    place = Staging(sink, KEY)
-    place.claim()
+    place = claimed(sink)
     told = attempt(place, 3, 1, "k=1")
     assert place.markers() == [3]
     assert place.finished(3) == told
@@ -84,8 +91,60 @@ def test_a_piece_whose_file_is_gone_is_not_finished(sink):
 
 def test_the_first_run_s_plan_holds(sink):
     place = Staging(sink, KEY)
-    assert place.planned(lambda: PIECES) == PIECES
-    assert place.planned(lambda: pytest.fail("planned twice")) == PIECES
+    first, pieces = place.planned(lambda: PIECES)
+    assert pieces == PIECES
+    assert place.planned(lambda: pytest.fail("planned twice")) == (first, PIECES)
+
+
+def test_a_piece_of_another_plan_is_not_finished(sink, tmp_path):
+    """Run 1 is interrupted, and leaves nothing; a task of it that still runs does not finish a piece of run 2."""
+    late = claimed(sink)
+    late.leave()
+    place = claimed(sink)
+    with pytest.raises(StoreError, match=r"the run that made .* is over, and so is its piece 0"):
+        attempt(late, 0, 1)
+    assert (place.finished(0), late.finished(0)) == (None, None)
+    assert os.listdir(os.path.join(place.folder, "work")) == []
+    place.leave()
+    with pytest.raises(StoreError, match="is over"):
+        attempt(late, 0, 1)
+
+
+def test_a_late_attempt_does_not_reach_what_is_committed(sink, monkeypatch):
+    """It finishes while the files are chosen, while the manifest is written, and right before the last rename."""
+    place = claimed(sink)
+    told = attempt(place, 0, 1)
+    late = iter(range(2, 9))
+    for name in ("_keep_only", "write_bytes", "move"):
+        owner = staging if name == "_keep_only" else store
+        whole = getattr(owner, name)
+
+        def then_late(*args, whole=whole, name=name):
+            if (name == "move" and args[1] != sink) or (name == "write_bytes" and MANIFEST not in args[0]):
+                return whole(*args)
+            if name == "move":
+                attempt(place, 0, next(late))
+                return whole(*args)
+            found = whole(*args)
+            attempt(place, 0, next(late))
+            return found
+
+        monkeypatch.setattr(owner, name, then_late)
+    place.commit({}, files=told["files"], overwrite=False)
+    assert next(late) == 5
+    assert values(sink) == [1]
+    assert len(list(os.scandir(sink))) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "a', b"\xff"])
+def test_what_is_half_written_is_not_there(sink, content):
+    place = claimed(sink)
+    attempt(place, 0, 1)
+    for name in ("failed.json", f"done-{place.plan}/00000.json", "plan.json"):
+        store.write_bytes(store.join(place.folder, name), content)
+    assert place.finished(0) is None
+    assert place.failure() is None
+    assert place.planned(lambda: PIECES)[0].plan != place.plan
 
 
 def test_without_overwrite_nothing_is_replaced(sink):
@@ -114,7 +173,7 @@ def test_the_old_table_comes_back_if_the_new_one_cannot_take_its_place(sink, mon
     move = store.move
 
     def refuse(uri, target):
-        if uri.endswith("/table") and target == sink and OTHER in uri:
+        if "/final-" in uri and target == sink and OTHER in uri:
             raise StoreError("no", uri=uri)
         move(uri, target)
 
@@ -179,12 +238,11 @@ def test_another_process_that_lives_keeps_it_and_one_that_is_gone_leaves_it(sink
         assert other.stdout.readline() == "mine\n"
         with pytest.raises(StoreError, match="another process makes"):
             Staging(sink, KEY).claim()
-        attempt(Staging(sink, KEY), 0, 1)
+        attempt(Staging(sink, KEY).planned(lambda: PIECES)[0], 0, 1)
         Staging(sink, OTHER).claim()
         assert len(os.listdir(tmp_path)) == 2
         other.kill()
-    Staging(sink, KEY).claim()
-    assert Staging(sink, KEY).markers() == [0], "the same table is taken up"
+    assert claimed(sink).markers() == [0], "the same table is taken up"
     lease.claim(Staging(sink, KEY).folder)
     owner = os.path.join(Staging(sink, KEY).folder, lease.OWNER)
     gone = json.loads(store.read_bytes(owner)) | {"started": 1.0}
@@ -200,7 +258,7 @@ def test_a_run_that_failed_leaves_what_is_finished_or_nothing(sink, tmp_path):
     assert place.failure() == {"problem": 1}
     place.leave()
     assert os.listdir(tmp_path) == []
-    place.claim()
+    place = claimed(sink)
     place.fail({"problem": 1})
     attempt(place, 0, 1)
     place.leave()

@@ -53,7 +53,7 @@ def task(bundle, tmp_path, *, invalid="error", error_column=None, writes=True, r
     more = [(error_column, pa.string())] if error_column else []
     table = pa.schema([("id", pa.int64()), ("p", pa.float64()), *more])
     scorer = Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(invalid=invalid), False)
-    place = Staging(str(tmp_path / "out"), "a" * 32) if writes else None
+    place = Staging(str(tmp_path / "out"), "a" * 32).planned(list)[0] if writes else None
     return Work(
         scorer, READ, table, {"prediction": "p"}, error_column, table, Layout(row_group_size=row_group_size), place
     )
@@ -136,7 +136,6 @@ def test_nothing_is_written_without_a_place(tmp_path, bundle, source):
 
 def test_what_the_writer_meets_ends_the_task(tmp_path, bundle, source):
     scoring = task(bundle, tmp_path, row_group_size=1)
-    os.makedirs(scoring.staging.folder)
     (tmp_path / os.path.basename(scoring.staging.folder) / "work").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         scoring.do(0, piece_of(tmp_path))
