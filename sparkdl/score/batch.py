@@ -72,6 +72,7 @@ def score_table(
         done = _scored(job, None, verbose)
     else:
         place = Staging(job.sink, job.key)
+        staging.recover(job.sink)
         found = staging.committed(job.sink, place.key, overwrite=overwrite)
         if found is not None:
             return ScoredTable(job.sink, seconds=time.monotonic() - started, already=True, **found)

@@ -8,6 +8,7 @@
         work/                   files that are being written
         done-ID/00042.json      piece 42 of the plan is finished: its files, its counts
         failed.json             the row for which the run ended
+        old/                    for a moment, the table that this one replaces
         table/                  files of finished pieces
         final-…/                what table/ is called from the commit on, out of reach of late attempts; it becomes NAME
             _sparkdl.json       what the table is, so that it is known when it is asked for again
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -32,8 +34,10 @@ from sparkdl.score.pieces import Piece
 
 MANIFEST = "_sparkdl.json"  # readers of Parquet do not see names with an underscore
 _BESIDE = ("_SUCCESS", "_metadata", "_common_metadata", "_temporary", MANIFEST)
-_FAILED, _PLAN = "failed.json", "plan.json"
+_FAILED, _PLAN, _OLD = "failed.json", "plan.json", "old"
 Told = dict[str, Any]
+_claimed: set[str] = set()  # folders that this process works on
+_claims = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
@@ -57,20 +61,33 @@ class Staging:
         return store.join(self.folder, "table")
 
     def claim(self) -> None:
-        """Make this process the one that works on it, and remove what runs that are gone left of other tables for
-        this place. Raises StoreError if another one does, or if it cannot be written."""
-        if lease.is_held(self.folder):
-            raise StoreError(f"another process makes {self.sink!r} just now (in {self.folder})", uri=self.sink)
+        """Make this call the one that works on it, and remove what runs that are gone left of other tables for this
+        place, and of attempts at this one. Raises StoreError if another call or process does, or if it cannot be
+        written."""
+        with _claims:
+            if self.folder in _claimed or lease.is_held(self.folder):
+                whose = "another call" if self.folder in _claimed else "another process"
+                raise StoreError(f"{whose} makes {self.sink!r} just now (in {self.folder})", uri=self.sink)
+            _claimed.add(self.folder)
         try:
             lease.claim(self.folder)
-        except OSError as error:
+            parent, name = posixpath.split(self.sink.rstrip("/"))
+            lease.sweep(parent, prefix(name))
+            for name in store.names(self.folder):
+                if name in (_FAILED, "work") or name.startswith("final-"):
+                    store.delete(store.join(self.folder, name))
+        except BaseException as error:
+            self._disclaim()
+            if not isinstance(error, OSError):
+                raise
             raise StoreError(
                 f"the table {self.sink!r} cannot be written ({error}); name a place that driver and executors can write",
                 uri=self.sink,
             ) from error
-        parent, name = posixpath.split(self.sink.rstrip("/"))
-        lease.sweep(parent, prefix(name))
-        store.delete(store.join(self.folder, _FAILED))
+
+    def _disclaim(self) -> None:
+        with _claims:
+            _claimed.discard(self.folder)
 
     def planned(self, plan: Callable[[], list[Piece]]) -> tuple[Staging, list[Piece]]:
         """The pieces, and the place in which these are finished: those of the first run, whatever the cluster is now, or
@@ -130,10 +147,13 @@ class Staging:
 
     def leave(self) -> None:
         """Nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
-        if any(name.startswith("done-") for name in store.names(self.folder)):
-            lease.release(self.folder)
-        else:
-            store.delete(self.folder)
+        try:
+            if any(name.startswith("done-") or name == _OLD for name in store.names(self.folder)):
+                lease.release(self.folder)
+            else:
+                store.delete(self.folder)
+        finally:
+            self._disclaim()
 
     def commit(self, told: Told, *, files: Iterable[str] | None, overwrite: bool) -> None:
         """Make it the table, with these files and no other, in one step; what was there before is deleted then.
@@ -157,6 +177,7 @@ class Staging:
             store.delete(self.folder)
         except OSError as error:  # a late attempt writes there
             logger.info("%s, of a table that is done, cannot be deleted: %s", self.folder, error)
+        self._disclaim()
 
     def _publish(self, final: str, overwrite: bool) -> None:
         if not store.exists(self.sink):
@@ -164,7 +185,7 @@ class Staging:
         elif not overwrite:
             raise StoreError(f"something was written to {self.sink!r} meanwhile; {_REMEDY}", uri=self.sink)
         elif not store.exchange(final, self.sink):
-            old = store.join(self.folder, "old")
+            old = store.join(self.folder, _OLD)
             store.move(self.sink, old)
             try:
                 store.move(final, self.sink)
@@ -189,6 +210,17 @@ def check_sink(sink: str) -> None:
             "local or HDFS path and copy it, or use model.transform(df).write",
             uri=sink,
         )
+
+
+def recover(sink: str) -> None:
+    """Put back the table that a run had renamed when it died, just before its own table could take that place."""
+    parent, name = posixpath.split(sink.rstrip("/"))
+    for found in store.names(parent):
+        folder = store.join(parent, found)
+        old = store.join(folder, _OLD)
+        is_left = lease.is_named(found, prefix(name)) and store.exists(old) and lease.is_abandoned(folder)
+        if is_left and not store.exists(sink):
+            store.move(old, sink)
 
 
 def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:

@@ -23,6 +23,11 @@ KEY, OTHER = "a" * 32, "b" * 32
 PIECES = cut([SourceFile("x.parquet", (), (RowGroup(5, 5), RowGroup(1 << 20, 7)))], 1)
 
 
+@pytest.fixture(autouse=True)
+def _claims_of_dead_processes(monkeypatch):
+    monkeypatch.setattr(staging, "_claimed", set())
+
+
 @pytest.fixture
 def sink(tmp_path):
     return str(tmp_path / "table")
@@ -239,16 +244,51 @@ def test_another_process_that_lives_keeps_it_and_one_that_is_gone_leaves_it(sink
         with pytest.raises(StoreError, match="another process makes"):
             Staging(sink, KEY).claim()
         attempt(Staging(sink, KEY).planned(lambda: PIECES)[0], 0, 1)
-        Staging(sink, OTHER).claim()
+        other_table = Staging(sink, OTHER)
+        other_table.claim()
         assert len(os.listdir(tmp_path)) == 2
+        other_table.leave()
         other.kill()
     assert claimed(sink).markers() == [0], "the same table is taken up"
-    lease.claim(Staging(sink, KEY).folder)
     owner = os.path.join(Staging(sink, KEY).folder, lease.OWNER)
     gone = json.loads(store.read_bytes(owner)) | {"started": 1.0}
     store.write_bytes(owner, json.dumps(gone).encode())
     Staging(sink, OTHER).claim()
     assert os.listdir(tmp_path) == [os.path.basename(Staging(sink, OTHER).folder)], "another one's is removed"
+
+
+def test_another_call_of_this_process_is_refused(sink):
+    place = claimed(sink)
+    with pytest.raises(StoreError, match="another call makes"):
+        Staging(sink, KEY).claim()
+    place.leave()
+    make(sink, KEY, 1)
+    os.rename(sink, sink + "2")
+    make(sink, KEY, 1)
+
+
+def test_what_a_dead_run_s_attempts_wrote_is_removed(sink):
+    place = claimed(sink)
+    attempt(place, 0, 1)
+    for name in ("work/dead/part-0.parquet", "final-0/part-0.parquet"):
+        store.write_bytes(store.join(place.folder, name), b"")
+    place.leave()
+    place.claim()
+    assert sorted(os.listdir(place.folder)) == [f"done-{place.plan}", lease.OWNER, "plan.json", "table"]
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER])
+def test_a_table_is_put_back_after_a_death_between_two_renames(sink, key):
+    make(sink, KEY, 1)
+    dead = Staging(sink, key)
+    dead.claim()
+    os.rename(sink, os.path.join(dead.folder, "old"))
+    staging.recover(sink)
+    assert not os.path.exists(sink), "of one that lives it is not touched"
+    owner = os.path.join(dead.folder, lease.OWNER)
+    store.write_bytes(owner, json.dumps(json.loads(store.read_bytes(owner)) | {"started": 1.0}).encode())
+    staging.recover(sink)
+    assert values(sink) == [1]
 
 
 def test_a_run_that_failed_leaves_what_is_finished_or_nothing(sink, tmp_path):
