@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import posixpath
@@ -22,6 +23,7 @@ COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "none")
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 ROW_GROUP_BYTES = 64 << 20  # where no number of rows is asked for
 HELD_BYTES = 256 << 20  # over all partitions of a piece
+MOST_OPEN = 256  # files of a piece: a process may have 1,024 as a rule
 _ESCAPED = re.compile("[\x01-\x1f\"#%'*/:=?\\\\\x7f{\\[\\]^]")  # ExternalCatalogUtils.charToEscape in Spark
 
 
@@ -128,30 +130,61 @@ def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
 
 @dataclass
 class PieceWriter:
-    """Writes batches to files of the same ``name``, one a partition, under ``folder``. schema: see ``file_schema``."""
+    """Writes batches to files under ``folder`` called ``name``, one a partition. schema: see ``file_schema``. Where more
+    than ``MOST_OPEN`` of them are being written, the one unused for longest is closed, and its partition may get another."""
 
     folder: str
     name: str
     schema: pa.Schema
     layout: Layout
-    files: dict[str, _File] = field(default_factory=dict)
+    files: dict[str, _File] = field(default_factory=dict)  # by partition
+    opened: dict[str, _File] = field(default_factory=dict)  # those of them that have a stream, the last one used last
+    done: list[str] = field(default_factory=list)  # paths of files that are closed
     nbytes: int = 0  # held by all files
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows. Raises StoreError."""
         for folder, rows in split(batch, self.layout.partition_by) if len(batch) else ():
             if folder not in self.files:
-                path = posixpath.join(folder, self.name)
+                path = posixpath.join(folder, self._new_name())
                 self.files[folder] = _File(store.join(self.folder, path), path, self.schema, self.layout)
             self.nbytes += self.files[folder].add(rows)
+            self._used(folder)
         if self.nbytes > HELD_BYTES:
-            self.nbytes += sum(file.flush() for file in self.files.values())
+            for folder, file in list(self.files.items()):
+                self.nbytes += file.flush()
+                self._used(folder)
+
+    def _new_name(self) -> str:
+        stem, end = posixpath.splitext(self.name)
+        return f"{stem}-{len(self.done)}{end}" if self.done else self.name
+
+    def _used(self, folder: str) -> None:
+        file = self.files.get(folder)
+        if file is None or file.writer is None:
+            return
+        self.opened.pop(folder, None)
+        self.opened[folder] = file
+        if len(self.opened) > MOST_OPEN:
+            self._finish(next(iter(self.opened)))
+
+    def _finish(self, folder: str) -> None:
+        file = self.files.pop(folder)
+        self.nbytes -= file.nbytes
+        file.close()
+        self.opened.pop(folder, None)
+        self.done.append(file.path)
 
     def close(self) -> list[str]:
         """Write what is held; the files' paths under ``folder``."""
+        for folder in list(self.files):
+            self._finish(folder)
+        return self.done
+
+    def abort(self) -> None:
+        """Let go of the files as they are; nothing to do after ``close``."""
         for file in self.files.values():
-            file.close()
-        return [file.path for file in self.files.values()]
+            file.abort()
 
 
 @dataclass
@@ -214,6 +247,11 @@ class _File:
             self.stream.close()
         except OSError as error:
             raise StoreError(f"cannot write {self.uri!r}: {error}", uri=self.uri) from error
+
+    def abort(self) -> None:
+        self.held = []
+        with contextlib.suppress(OSError, pa.ArrowException):  # of a file that nobody reads
+            self.close()
 
 
 def write_empty(uri: str, schema: pa.Schema, layout: Layout) -> None:

@@ -104,14 +104,20 @@ class Staging:
         """Where an attempt at a piece writes; nobody else does."""
         return store.join(self.folder, "work", attempt)
 
+    def drop(self, attempt: str) -> None:
+        """Remove what the attempt wrote; one that failed to write is no reason to fail here."""
+        try:
+            store.delete(self.work(attempt))
+        except OSError as error:
+            logger.info("%s, of an attempt that failed, cannot be deleted: %s", self.work(attempt), error)
+
     def finish(self, number: int, attempt: str, told: Told) -> None:
         """The attempt's files, ``told["files"]``, become those of the piece: all of them, once its marker is there.
 
-        Raises StoreError, and drops them, if the run that cut this plan is over and its plan is no more.
+        Raises StoreError if the run that cut this plan is over and its plan is no more.
         """
         found = _read(store.join(self.folder, _PLAN))
         if found is None or found["id"] != self.plan:
-            store.delete(self.work(attempt))
             raise StoreError(f"the run that made {self.sink!r} is over, and so is its piece {number}", uri=self.sink)
         for file in told["files"]:
             target = store.join(self.table, file)

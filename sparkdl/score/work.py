@@ -64,6 +64,20 @@ class Work:
         attempt = uuid.uuid4().hex
         name = f"part-{number:05d}-{attempt}.parquet"
         writer = PieceWriter(self.staging.work(attempt), name, self.files, self.layout) if self.staging else None
+        try:
+            told = self._written(piece, writer)
+            if self.staging and writer:
+                told["files"] = writer.close()
+                self.staging.finish(number, attempt, told)
+        except BaseException:
+            if self.staging and writer:
+                writer.abort()
+                self.staging.drop(attempt)
+            raise
+        return told
+
+    def _written(self, piece: Piece, writer: PieceWriter | None) -> Told:
+        """What is told of the piece, when all of its rows are with the writer."""
         rows, written = 0, 0
         invalid: Counter[str] = Counter()
         with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-write") as thread:
@@ -80,11 +94,7 @@ class Work:
                 waiting.append(thread.submit(writer.add, made))
             for future in waiting:
                 future.result()
-        told: Told = {"files": [], "rows": rows, "written": written, "invalid": dict(invalid)}
-        if self.staging and writer:
-            told["files"] = writer.close()
-            self.staging.finish(number, attempt, told)
-        return told
+        return {"files": [], "rows": rows, "written": written, "invalid": dict(invalid)}
 
     def _scored(self, piece: Piece) -> Iterator[tuple[pa.RecordBatch, Scored]]:
         """As ``Scorer.score``, but a bad row's DataError says in which file it is."""

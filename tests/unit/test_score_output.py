@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparkdl import store
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, StoreError
 from sparkdl.score import output
 from sparkdl.score.output import Layout, PieceWriter, file_schema, folder_name, split
@@ -98,6 +100,29 @@ def test_partitions(tmp_path):
         (i % 3, i) for i in range(100)
     )
     assert pq.ParquetFile(tmp_path / "k=1/part.parquet").read()["x"].to_pylist() == list(range(1, 100, 3))
+
+
+def test_no_more_files_are_open_than_a_process_may_have(tmp_path, monkeypatch):
+    """Two hundred partitions, of which four are written at a time; each has its rows in order of its files."""
+    monkeypatch.setattr(output, "MOST_OPEN", 4)
+    monkeypatch.setattr(output, "HELD_BYTES", 5000)
+    most, opened = [], store.open_output
+
+    def counted(uri):
+        most.append(sum(os.path.exists(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")))
+        return opened(uri)
+
+    monkeypatch.setattr(store, "open_output", counted)
+    values = np.arange(4000)
+    whole = pa.RecordBatch.from_arrays([pa.array(values % 200), pa.array(values)], schema=SCHEMA)
+    found = write(tmp_path, [whole.slice(i, 450) for i in range(0, 4000, 450)], partitionBy=["k"])
+    assert len(set(found)) == len(found) > 200
+    assert max(most) - most[0] <= 5
+    assert sorted(found) == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet"))
+    table = ds.dataset([str(tmp_path / path) for path in found], partitioning="hive").to_table()
+    assert sorted(table["x"].to_pylist()) == values.tolist()
+    of_seven = [pq.ParquetFile(tmp_path / path).read()["x"] for path in found if path.startswith("k=7/")]
+    assert [x for file in of_seven for x in file.to_pylist()] == list(range(7, 4000, 200))
 
 
 @pytest.mark.parametrize("compression", output.COMPRESSIONS)

@@ -59,6 +59,11 @@ def task(bundle, tmp_path, *, invalid="error", error_column=None, writes=True, r
     )
 
 
+def open_files(folder):
+    paths = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return [path for path in paths if os.path.exists(path) and os.readlink(path).startswith(folder)]
+
+
 def in_torch(bundle, values):
     with torch.inference_mode():
         return bundle.module()(torch.from_numpy(values)).numpy()[:, 0]
@@ -116,14 +121,17 @@ def test_bad_rows_are_kept_or_left_out_and_counted(tmp_path, bundle, source, inv
 
 @pytest.mark.parametrize("value", [None, [1.0], [float("inf")] * 4])
 @pytest.mark.parametrize("row", [0, 27])
-def test_a_bad_row_is_named_with_its_file(tmp_path, bundle, source, value, row):
+def test_a_bad_row_is_named_with_its_file(tmp_path, bundle, source, monkeypatch, value, row):
     replace_row(tmp_path, 1, row, value)
-    scoring = task(bundle, tmp_path)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 7)
+    scoring = task(bundle, tmp_path, row_group_size=7)  # files are open when it is met
     problem = scoring.do(0, piece_of(tmp_path))["problem"]
     assert (problem["file"], problem["row"]) == (str(tmp_path / "1.parquet"), row)
     assert f"row {row} of {tmp_path}/1.parquet" in problem["message"]
     assert scoring.staging.failure()["problem"]["message"] == problem["message"]
     assert scoring.staging.markers() == []
+    assert os.listdir(os.path.join(scoring.staging.folder, "work")) == []
+    assert open_files(scoring.staging.folder) == []
 
 
 def test_nothing_is_written_without_a_place(tmp_path, bundle, source):
