@@ -15,7 +15,7 @@ from torch import fx, nn
 from sparkdl.errors import InvalidParamError, SparkdlError
 from sparkdl.score import packing
 from sparkdl.score.scoring import PRECISIONS
-from sparkdl.score.sizing import Largest
+from sparkdl.score.sizing import Sizes
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,14 +55,17 @@ class Forward:
             return self.run(*arguments)
 
     def largest_tensor(self, *arguments: Any) -> int:
-        """Bytes of the largest tensor that these arguments make the model compute, themselves included.
+        """Bytes of the largest tensor that these arguments make the model compute, themselves included, among those that
+        there are fewer of with half the rows: not weights, which autocast brings to another dtype.
 
         What a program of another kind than torch's computes within is not seen.
         """
         as_it_is = Forward(self.module, self.module, self.device, self.half)  # a compiled one would hide its tensors
-        with Largest() as largest:
-            as_it_is(*arguments)
-        return max(largest.nbytes, *(argument.nbytes for argument in arguments))
+        with Sizes() as half:
+            as_it_is(*(argument[: len(argument) // 2].clone() for argument in arguments))
+        with Sizes() as whole:
+            as_it_is(*(argument.clone() for argument in arguments))
+        return max([*(whole.nbytes - half.nbytes), *(argument.nbytes for argument in arguments)])
 
 
 def prepared(module: nn.Module, device: torch.device, precision: str, compile: bool) -> Forward:

@@ -13,10 +13,11 @@ from torch import Tensor
 from sparkdl import tasks
 from sparkdl.columns import Ragged
 from sparkdl.errors import SignatureError, SparkdlError
+from sparkdl.probe import LENGTH, example_inputs
 from sparkdl.score import engine
 from sparkdl.score.inputs import Inputs, checked
 from sparkdl.score.scoring import Scoring
-from sparkdl.score.sizing import PROBE_LENGTH, PROBE_ROWS, Sizing
+from sparkdl.score.sizing import LEAST, PROBE_ROWS, Sizing
 from sparkdl.score.transfer import Arrays, transfer
 from sparkdl.signature import TensorSpec
 
@@ -52,7 +53,7 @@ class Predictor:
     def batch_size(self) -> int:
         """Rows to a forward pass: those asked for, those that suit the model once it has run, or fewer since they did not
         fit the memory. Where lengths vary, of rows of 12 steps."""
-        return self._sizing.rows(PROBE_LENGTH if self.signature.is_ragged else 1)
+        return self._sizing.rows(LENGTH if self.signature.is_ragged else 1)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
         """See ``Bundle.predict``. Raises SparkdlError if a single row does not fit the memory."""
@@ -93,19 +94,22 @@ class Predictor:
             start = stop
 
     def _measure(self, inputs: Inputs, rows: int) -> None:
-        """Find out how large the model's tensors are, on the first rows, cut or padded to one length whatever theirs."""
-        part = np.arange(PROBE_ROWS) % rows
-        longest = min((int(value.lengths.max()) for value in inputs.values() if isinstance(value, Ragged)), default=1)
-        length = max(1, min(PROBE_LENGTH, longest))
+        """Find out how large the model's tensors are: on the first rows or, where lengths vary, on those it was bundled
+        with, so that it does not depend on which rows a process meets first."""
+        ragged = self.signature.is_ragged
         try:
-            put = self._transfer.put(self._arguments(inputs, part, length))
-            nbytes = self._forward.largest_tensor(*put())
-        except (RuntimeError, MemoryError) as error:
-            if not engine.is_out_of_memory(error):
+            if ragged:
+                probes = [argument.numpy() for argument in example_inputs(self.signature, PROBE_ROWS)]
+            else:
+                probes = self._arguments(inputs, np.arange(PROBE_ROWS) % rows)
+            nbytes = self._forward.largest_tensor(*self._transfer.put(probes)())
+        except Exception as error:  # whatever a model raises that was bundled with examples of its own
+            if not ragged and not engine.is_out_of_memory(error):
                 raise
-            self._sizing = self._sizing.at_most(PROBE_ROWS)
+            self._sizing = Sizing(min(LEAST, self._sizing.most))
+            logger.info("%d rows to a forward pass; it could not be measured: %s", self.batch_size, error)
             return
-        self._sizing = self._sizing.measured(nbytes, length)
+        self._sizing = self._sizing.measured(nbytes, LENGTH if ragged else 1)
         logger.info(
             "%d rows to a forward pass; the largest tensor of %d takes %d bytes", self.batch_size, PROBE_ROWS, nbytes
         )
@@ -145,9 +149,8 @@ class Predictor:
         first, second = _halves(part, half)
         return [*self._compute(inputs, first), *self._compute(inputs, second)]
 
-    def _arguments(self, inputs: Inputs, part: Rows, length: int | None = None) -> list[np.ndarray]:
-        """The model's arguments for these rows, padded where their length varies, to ``length`` if that is given; and the
-        masks."""
+    def _arguments(self, inputs: Inputs, part: Rows) -> list[np.ndarray]:
+        """The model's arguments for these rows, padded where their length varies, and the masks."""
         made: Arrays = {}
         masks: Arrays = {}
         for name, value in inputs.items():
@@ -155,7 +158,7 @@ class Predictor:
                 rows = np.arange(part.start, part.stop) if isinstance(part, slice) else part
                 longest = int(value.lengths[rows].max())
                 padded = max(1, min(-(-longest // LENGTHS) * LENGTHS, int(value.lengths.max())))
-                made[name], masks[name] = value.padded(rows, length or padded)
+                made[name], masks[name] = value.padded(rows, padded)
             else:
                 made[name] = value[part].copy() if self._copies else value[part]  # the caller's memory, or Arrow's
         return [

@@ -6,6 +6,7 @@ the last bit; a search by timing does not, and picks badly where other tasks sha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ TENSOR_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # figures in docs/decisions/
 MOST = {"cpu": 4096, "cuda": 1 << 16}
 LEAST = 8
 PROBE_ROWS = 8
-PROBE_LENGTH = 12  # a model that knows few places only may refuse more; it was run with this many when it was bundled
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Sizing:
         return replace(self, most=min(self.most, rows))
 
 
-class Largest(TorchDispatchMode):
-    """Within this context: ``nbytes`` of the largest tensor that an operator gave."""
+class Sizes(TorchDispatchMode):
+    """Within this context: how often an operator gave a tensor of so many bytes, as ``nbytes``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.nbytes = 0
+        self.nbytes: Counter[int] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, Tensor) and value.layout == torch.strided:
-                self.nbytes = max(self.nbytes, value.nbytes)
+                self.nbytes[value.nbytes] += 1
         return made

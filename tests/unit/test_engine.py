@@ -118,6 +118,20 @@ def test_without_a_compiler_compiling_is_refused_at_once(module, monkeypatch):
         forward(module, 20, compile=True)
 
 
+@pytest.mark.parametrize(("precision", "itemsize"), [("float32", 4), ("bfloat16", 2)])
+def test_the_largest_tensor_is_one_that_grows_with_the_rows(precision, itemsize):
+    """Autocast brings the weights, 2 MiB in bfloat16, to another dtype in every pass; as much as a tensor of 4 rows, or of
+    8, may take by chance does not hide it."""
+    prepared = forward(nn.Sequential(nn.Linear(256, 4096), nn.ReLU(), nn.Linear(4096, 2)), 256, precision)
+    assert prepared.largest_tensor(torch.zeros(8, 256)) == 8 * 4096 * itemsize
+    same = forward(nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 32)), 8, precision)
+    assert same.largest_tensor(torch.zeros(8, 8)) == 8 * 64 * itemsize
+
+
+def test_the_inputs_count_as_tensors():
+    assert forward(nn.Linear(500, 2), 500).largest_tensor(torch.zeros(8, 500)) == 8 * 500 * 4
+
+
 def test_threads():
     before = torch.get_num_threads()
     try:

@@ -20,7 +20,7 @@ from sparkdl.score import predictor as predictors
 from sparkdl.score.predictor import Predictor
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
-from sparkdl.score.sizing import PROBE_ROWS, TENSOR_BYTES
+from sparkdl.score.sizing import LEAST, PROBE_ROWS, TENSOR_BYTES
 from sparkdl.signature import TensorSpec
 
 
@@ -393,6 +393,38 @@ def test_no_row_is_padded_beyond_what_a_model_can_take():
         with torch.no_grad():
             expected = [(module.places.weight[: len(row)] * torch.from_numpy(row)[:, None]).sum(0) for row in rows]
         np.testing.assert_allclose(predicted, torch.stack(expected).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_rows_at_a_time_do_not_depend_on_those_that_came_first():
+    _, bundle = words()
+    sizes = set()
+    for first in (0, 1, 2, 5, 12, 100):
+        predictor = Predictor(bundle)
+        predictor.predict(texts([first] * 20))
+        sizes.add(predictor._sizing.rows(60))
+    assert len(sizes) == 1
+
+
+def test_a_model_that_takes_no_made_up_rows_goes_with_few_at_a_time():
+    class Few(nn.Module):
+        """Knows 6 places only."""
+
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Embedding(6, 4)
+
+        def forward(self, words, is_word):
+            hidden = self.places(torch.arange(words.shape[1])) * (words * is_word).unsqueeze(-1)
+            return torch.cat([hidden.sum(1), torch.full((len(words), 1), len(words))], dim=1)
+
+    inputs = signature(*ragged_signature().inputs[:2])
+    example = (torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3))
+    bundle = Bundle.from_module(Few(), inputs, example=example, trusted=True)
+    predictor = Predictor(bundle)
+    for _ in range(2):
+        assert predictor.predict({"words": texts([5] * 40)["words"]})["prediction"][:, 4].max() == LEAST
+    with pytest.raises(IndexError):
+        predictor.predict({"words": texts([7] * 40)["words"]})
 
 
 def test_little_is_padded(monkeypatch):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparkdl.score.sizing import LEAST, MOST, PROBE_LENGTH, PROBE_ROWS, TENSOR_BYTES, Largest, Sizing
+from sparkdl.probe import LENGTH
+from sparkdl.score.sizing import LEAST, MOST, PROBE_ROWS, TENSOR_BYTES, Sizes, Sizing
 
 KB, MB = 1 << 10, 1 << 20
 
@@ -28,7 +29,7 @@ def test_the_largest_tensor_stays_small(bytes_a_row, device, rows):
 
 
 def test_long_rows_go_fewer_at_a_time():
-    sizing = Sizing.of(0, "cpu").measured(2 * KB * PROBE_LENGTH * PROBE_ROWS, PROBE_LENGTH)
+    sizing = Sizing.of(0, "cpu").measured(2 * KB * LENGTH * PROBE_ROWS, LENGTH)
     assert [sizing.rows(length) for length in (0, 1, 8, 64, 200, 10_000)] == [1024, 1024, 128, 16, LEAST, LEAST]
 
 
@@ -50,8 +51,8 @@ def test_memory_that_is_full_bounds_what_follows():
     assert sizing.at_most(100).rows() == 3
 
 
-def test_the_largest_tensor_is_that_of_any_layer():
+def test_the_tensors_of_all_layers_are_seen():
     module = nn.Sequential(nn.Linear(4, 100), nn.ReLU(), nn.Linear(100, 2))
-    with torch.inference_mode(), Largest() as largest:
+    with torch.inference_mode(), Sizes() as sizes:
         module(torch.zeros(8, 4))
-    assert largest.nbytes == 8 * 100 * 4
+    assert max(sizes.nbytes) == 8 * 100 * 4
