@@ -11,6 +11,8 @@ from pyarrow import NativeFile, fs
 
 from sparkdl.errors import StoreError
 
+_RENAMES = ("local", "hdfs")  # file systems that rename in one step
+
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of ``uri`` and the path in it. A path without a scheme is local.
@@ -72,22 +74,29 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file whole or not at all: a local one through a temporary name, others at the stream's close.
+    """Write a file whole or not at all: through a temporary name where files are renamed, else at the stream's close.
 
-    Raises StoreError with the reason when it cannot be written.
+    On HDFS, which renames to no name that is taken, a file that was there is removed first. Raises StoreError with the reason when it cannot be written.
     """
     filesystem, path = resolve(uri)
-    local = isinstance(filesystem, fs.LocalFileSystem)
-    target = f"{path}.{uuid.uuid4().hex}.tmp" if local else path
+    local, renames = isinstance(filesystem, fs.LocalFileSystem), filesystem.type_name in _RENAMES
+    target = f"{path}.{uuid.uuid4().hex}.tmp" if renames else path
     try:
         filesystem.create_dir(os.path.dirname(path), recursive=True)
-        with filesystem.open_output_stream(target) as stream:
-            stream.write(content)
-        if local:
-            os.replace(target, path)
+        try:
+            with filesystem.open_output_stream(target) as stream:
+                stream.write(content)
+            if local:
+                os.replace(target, path)
+            elif renames:
+                if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+                    filesystem.delete_file(path)
+                filesystem.move(target, path)
+        except OSError:
+            if renames and filesystem.get_file_info(target).type != fs.FileType.NotFound:
+                filesystem.delete_file(target)
+            raise
     except OSError as error:
-        if local and os.path.exists(target):
-            os.remove(target)
         raise StoreError(f"cannot write {uri!r}: {error}", uri=str(uri)) from error
 
 
@@ -128,7 +137,7 @@ def check_writable(uri: str) -> None:
 def renames_folders(uri: str) -> bool:
     """True when a folder there is renamed in one step, so that nobody sees half of it: local and HDFS, not S3 or GCS."""
     filesystem, _ = resolve(uri)
-    return filesystem.type_name in ("local", "hdfs")
+    return filesystem.type_name in _RENAMES
 
 
 def move(uri: str, target: str) -> None:

@@ -106,6 +106,40 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     assert store.read_bytes(uri) == b"old"
 
 
+class _Hdfs:
+    """A local file system that renames as HDFS does; what files are called while they are written."""
+
+    type_name = "hdfs"
+
+    def __init__(self):
+        self.local, self.written = fs.LocalFileSystem(), []
+
+    def __getattr__(self, name):
+        return getattr(self.local, name)
+
+    def open_output_stream(self, path):
+        self.written.append(path)
+        return self.local.open_output_stream(path)
+
+    def move(self, source, target):
+        if os.path.exists(target):
+            raise OSError(f"{target} exists")
+        self.local.move(source, target)
+
+
+def test_on_hdfs_nobody_sees_a_file_that_is_being_written(tmp_path, monkeypatch):
+    hdfs, path = _Hdfs(), str(tmp_path / "folder" / "file")
+    monkeypatch.setattr(store, "resolve", lambda uri: (hdfs, uri))
+    for content in (b"old", b"new"):
+        store.write_bytes(path, content)
+        assert store.read_bytes(path) == content
+    assert path not in hdfs.written
+    monkeypatch.setattr(hdfs, "move", lambda *_: (_ for _ in ()).throw(OSError("no")), raising=False)
+    with pytest.raises(StoreError, match="no"):
+        store.write_bytes(str(tmp_path / "folder" / "other"), b"")
+    assert os.listdir(tmp_path / "folder") == ["file"]
+
+
 @pytest.mark.parametrize("place", ["{tmp}/file/below", "/proc/sparkdl/x", "file:///proc/sparkdl"])
 def test_a_place_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").write_text("")
