@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -126,14 +127,22 @@ def to_arrow(values: np.ndarray) -> pa.Array:
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The array's memory as a tensor, also when it is read-only, as Arrow's is: nobody writes to a model's input."""
+    """The array's memory as a tensor, also when it is read-only, as Arrow's is: whoever writes to it copies it first."""
     import torch  # an executor that lays out training data does without
 
-    if array.flags.writeable:
-        return torch.from_numpy(array)
+    if not array.flags.writeable:
+        _let_torch_warn_once()
+    return torch.from_numpy(array)
+
+
+@cache
+def _let_torch_warn_once() -> None:
+    """torch says that an array is read-only once a process; not to see that once costs less than hiding it each time."""
+    import torch
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        torch.from_numpy(np.frombuffer(b"\0", np.uint8))
 
 
 def flat(values: np.ndarray) -> pa.Array:
