@@ -19,7 +19,7 @@ import cloudpickle
 import torch
 from torch import Tensor, nn
 
-from sparkdl import pt2
+from sparkdl import operators, pt2
 from sparkdl.errors import (
     BundleIntegrityError,
     InvalidParamError,
@@ -95,6 +95,7 @@ class Program:
                 program = torch.export.load(io.BytesIO(pt2.checked(self.content)))
                 module: nn.Module = program.module(check_guards=False)  # guards would be code; the signature has shapes
             module.load_state_dict(dict(weights), strict=True, assign=True)
+            operators.guard(module)
         except Exception as error:  # torch raises whatever it trips over
             raise BundleIntegrityError(
                 f"the bundle's program cannot be loaded by torch {torch.__version__}: {error}",

@@ -3,7 +3,7 @@
 ``torch.export.load`` trusts its input: it unpickles what does not load otherwise, evaluates sizes as Python
 expressions, imports what tree specs name, takes operators from anywhere in torch, and writes names into generated
 code. So an archive reaches it only rebuilt from the parts named here: no pickles at all, and a graph that holds plain
-names, arithmetic on sizes, and operators known to compute and nothing else. The same check runs when a program is
+names, arithmetic on sizes, and the operators listed in ``operators``. The same check runs when a program is
 saved; it also drops the sample rows, which are the user's data, and the traces with the paths of the user's machine.
 """
 
@@ -16,6 +16,8 @@ import re
 import zipfile
 from typing import Any
 
+from sparkdl.operators import is_allowed
+
 _FILES = re.compile(
     r"(archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
     r"|models/model\.json|data/sample_inputs/model\.pt"
@@ -27,15 +29,12 @@ _PAYLOADS = {"data/weights/model_weights_config.json": "weight", "data/constants
 
 _WORD = re.compile(r"[\w.@+/-]*", re.ASCII)  # of weights, devices, versions: never more than a quoted text to Python
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_NAMESPACES = "aten|prims|torchvision"
-_UNSAFE = "from_file|save"  # those of aten's operators that open files
-_BITWISE = "__i?(?:and|or|xor|lshift|rshift)__"  # operators of aten whose names look like Python's own
 _HIGHER_ORDER = "cond|while_loop|scan|map|map_impl|associative_scan|wrap_with_set_grad_enabled|wrap_with_autocast"
 _OPERATORS = (
     "add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|inv|lshift|rshift|getitem"
 )
 _TARGET = re.compile(
-    rf"torch\.ops\.({_NAMESPACES})\.(?!({_UNSAFE})\.)((?!__)\w+|{_BITWISE})\.(?!__)\w+"
+    r"torch\.ops\.(?P<namespace>\w+)\.(?P<name>\w+)\.(?P<overload>(?!_)\w+)"
     rf"|torch\.ops\.higher_order\.({_HIGHER_ORDER})|_operator\.({_OPERATORS})|math\.(?!_)\w+|torch\.sym_\w+",
     re.ASCII,
 )
@@ -130,7 +129,8 @@ def _check_text(text: str, key: str) -> None:
     if key == "as_string":  # an operator's argument: the equation of an einsum, say
         return
     if key == "target":
-        if not _TARGET.fullmatch(text):
+        called = _TARGET.fullmatch(text)
+        if not called or (called["name"] and not is_allowed(*called.group("namespace", "name", "overload"))):
             raise ValueError(f"it calls {text!r}")
     elif key == "expr_str":
         _check_expression(text)

@@ -138,7 +138,22 @@ def test_torch_itself_would_run_it(content, tmp_path, name):
         ("_operator.mul", True),
         ("math.sqrt", True),
         ("torch.sym_max", True),
+        ("torch.ops.aten.relu_.default", True),
+        ("torch.ops.aten.to.dtype_layout", True),
         ("torch.ops.aten.from_file.default", False),  # makes the file
+        ("torch.ops.aten.segment_reduce.default", False),  # reads memory that is not its tensors', as the next ones
+        ("torch.ops.aten._sparse_csr_tensor_unsafe.default", False),
+        ("torch.ops.aten._unsafe_index.Tensor", False),
+        ("torch.ops.aten._native_batch_norm_legit_no_training.default", False),
+        ("torch.ops.aten.empty.memory_format", False),
+        ("torch.ops.aten.resize_.default", False),
+        ("torch.ops.aten.set_.source_Storage", False),
+        ("torch.ops.aten.as_strided.default", False),
+        ("torch.ops.aten.lstm.data", False),
+        ("torch.ops.aten.add.out", False),
+        ("torch.ops.aten.topk.values", False),
+        ("torch.ops.aten.add.nothing", False),
+        ("torch.ops.prims.as_strided.default", False),
         ("torch.ops.load_library", False),
         ("torch.ops.import_module", False),
         ("torch.ops.aten.__class__.x", False),
@@ -244,6 +259,66 @@ def test_neither_the_user_s_rows_nor_paths_are_kept():
 def test_neither_are_the_weights():
     wide = nn.Linear(500, 500)
     assert len(export.build(wide, [torch.randn(3, 500)]).content) < 20_000
+
+
+class Segments(nn.Module):
+    def forward(self, x):
+        return torch.segment_reduce(x.flatten(), "max", lengths=torch.tensor([3]), unsafe=True).expand(x.shape[0])
+
+
+def test_an_operator_that_is_not_allowed_is_named_when_a_model_is_stored():
+    made = export.build(Segments(), [torch.randn(3, 6)])
+    assert made.kind != "export"
+    assert "torch.ops.aten.segment_reduce.default" in made.reason
+
+
+class Calls(nn.Module):
+    """A module that makes one call with its parameters."""
+
+    def __init__(self, call, *tensors):
+        super().__init__()
+        self.call, self.tensors = call, nn.ParameterList(tensors)
+
+    def forward(self, x):
+        return self.call(x, *self.tensors)
+
+
+def _lstm(x, state, *params):
+    states = [state.repeat(1, x.shape[0], 1), state.repeat(1, x.shape[0], 1)]
+    return torch.ops.aten.lstm.input(x, states, params, True, 1, 0.0, False, False, True)[0]
+
+
+def _attention(x, value):
+    return nn.functional.scaled_dot_product_attention(x, x, value.repeat(x.shape[0], 1, 1))
+
+
+LSTM = (torch.zeros(3), torch.ones(12, 4), torch.ones(12, 3), torch.ones(12), torch.ones(12))
+
+
+@pytest.mark.parametrize(
+    ("call", "fitting", "harmful"),
+    [
+        (_lstm, LSTM, (*LSTM[:3], torch.ones(1), torch.ones(1))),
+        (_lstm, LSTM, (LSTM[0], torch.ones(2, 1), *LSTM[2:])),
+        (_attention, (torch.ones(5, 4),), (torch.ones(1, 4),)),
+        (lambda x, v, g: x @ torch._weight_norm(v, g, 0), (torch.ones(4, 2), torch.ones(4, 1)), (torch.ones(4, 2), torch.ones(1, 1))),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_fit_together_are_refused_before_torch_reads_past_them(call, fitting, harmful):
+    x = torch.randn(3, 5, 4)
+    module = Calls(call, *fitting)
+    made = export.build(module, [x])
+    assert made.kind == "export", made.reason
+    torch.testing.assert_close(made.load(module.state_dict())(x), module(x))
+    shapes = Calls(call, *harmful).state_dict()
+    loaded = made.load(module.state_dict())
+    for name, value in shapes.items():  # as an archive that states these shapes would have it
+        owner, _, attribute = name.rpartition(".")
+        setattr(loaded.get_submodule(owner), attribute, nn.Parameter(value))
+    loaded.graph.eliminate_dead_code()  # as compiling and packing do
+    loaded.recompile()
+    with pytest.raises(ValueError, match=r"do not fit|as many values|norms of a weight"):
+        loaded(x)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
