@@ -93,7 +93,7 @@ def describe_outputs(
     """The output specs, from a forward pass.
 
     Raises SignatureError: showing both sides if the module refuses; if an output's first dimension is not the rows;
-    if an output of a row, or its shape, changes with the padding that a longer row beside it brings.
+    if an output of a row changes with the rows beside it, or with the padding that a longer one of them brings.
     """
     shown = _returned(module, signature, arguments, task)
     rows = len(arguments[0])
@@ -106,6 +106,7 @@ def describe_outputs(
                 expected=(rows, "..."),
                 got=tuple(value.shape),
             )
+    _check_alone(shown, _returned(module, signature, [value[:1] for value in arguments], task))
     if signature.is_ragged:
         longer = lengthened(arguments, ragged_inputs(signature))
         _check_padding(shown, _returned(module, signature, longer, task))
@@ -129,6 +130,29 @@ def _returned(
     return tasks.predictions(task, outputs)
 
 
+def _check_alone(shown: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    """A row's outputs are its own: those of the first row are the same without the others."""
+    for name, value in shown.items():
+        decided = name == "prediction" and "probability" in shown  # a near tie may fall either way
+        first = alone[name]
+        same = value[:1].shape == first.shape and _alike(value, torch.cat([first, value[1:]]))
+        if value.is_floating_point() and not decided and not same:
+            raise SignatureError(
+                f"the model's output {name!r} for a row changes with the rows beside it, which are others in each batch; "
+                "compute it from that row only: no mean, norm or sort over dimension 0, which is the rows",
+                column=None,
+                expected="the same outputs for a row alone",
+                got="others",
+            )
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """The same but for rounding, as of another batch size."""
+    a, b = a.double(), b.double()
+    scale = a[a.isfinite()].abs().amax().item() if a.isfinite().any() else 0.0
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
+
+
 def _check_padding(shown: dict[str, Tensor], longer: dict[str, Tensor]) -> None:
     """A row's outputs are its own: neither their shape nor their values tell how long its neighbours are."""
     for name, value in shown.items():
@@ -142,16 +166,14 @@ def _check_padding(shown: dict[str, Tensor], longer: dict[str, Tensor]) -> None:
                 expected=tuple(value.shape),
                 got=tuple(other.shape),
             )
-        a, b = value.double(), other.double()
-        scale = a[a.isfinite()].abs().amax().item() if a.isfinite().any() else 0.0
-        if not torch.allclose(a, b, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+        if not _alike(value, other):
             raise SignatureError(
                 f"the model's output {name!r} changes when a row is padded further, so it would depend on the rows "
                 "beside it; make the model leave padding out, with a mask: "
                 "TensorSpec('mask', 'bool', (-1,), mask_of=…) as one more input",
                 column=None,
                 expected="the same outputs whatever the padding",
-                got=f"a difference of {(a - b).abs().max().item():.3g}",
+                got=f"a difference of {(value.double() - other.double()).abs().max().item():.3g}",
             )
 
 

@@ -71,7 +71,7 @@ class Rows(nn.Module):
         self.register_buffer("offset", torch.arange(3.0), persistent=False)
 
     def forward(self, x):
-        return (x.reshape(x.shape[0], 2, -1) * x.shape[0] ** 0.5).sum(2) / x.shape[0] + self.offset[1]
+        return (x.reshape(x.shape[0], 2, -1) * x.shape[0] ** 0.5).sum(2) / x.shape[0] ** 0.5 + self.offset[1]
 
 
 class Star(nn.Module):

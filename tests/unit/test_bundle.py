@@ -175,6 +175,26 @@ def test_a_module_that_does_not_take_the_columns_is_refused_with_both_sides():
     assert "in_features=4" in text
 
 
+class Centred(nn.Module):
+    def __init__(self, of):
+        super().__init__()
+        self.weight, self.of = nn.Parameter(torch.ones(4, 3)), of
+
+    def forward(self, x):
+        return {"fine": x @ self.weight, "centred": self.of(x)}
+
+
+@pytest.mark.parametrize("of", [lambda x: x - x.mean(0), lambda x: x.softmax(0), lambda x: x.sum(0).expand_as(x)])
+def test_an_output_that_depends_on_the_rows_beside_is_refused(of):
+    with pytest.raises(SignatureError, match="output 'centred' for a row changes with the rows beside it"):
+        Bundle.from_module(Centred(of), signature(spec(shape=(4,))))
+
+
+def test_normalisation_by_what_training_saw_depends_on_no_other_row():
+    alone = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Dropout(), nn.LayerNorm(3))
+    assert Bundle.from_module(alone, signature(spec(shape=(4,))), task="multiclass").program.kind == "export"
+
+
 def test_an_output_without_rows_is_refused():
     with pytest.raises(SignatureError, match="its first dimension must be the rows"):
         Bundle.from_module(nn.Sequential(nn.Linear(4, 2), nn.Flatten(0)), signature(spec(shape=(4,))))
