@@ -140,6 +140,23 @@ def renames_folders(uri: str) -> bool:
     return filesystem.type_name in _RENAMES
 
 
+def canonical(uri: str) -> str:
+    """The same text for the same place, of local paths behind links too, however it is spelt; as it is for a URI that no
+    file system here serves."""
+    try:
+        filesystem, path = resolve(uri)
+    except StoreError:
+        return os.fspath(uri).rstrip("/")
+    found = os.path.realpath(path) if isinstance(filesystem, fs.LocalFileSystem) else path
+    return f"{filesystem.type_name}:{found}".rstrip("/")
+
+
+def overlap(uri: str, other: str) -> bool:
+    """True when both are one place, or one lies in the other."""
+    one, two = f"{canonical(uri)}/", f"{canonical(other)}/"
+    return one.startswith(two) or two.startswith(one)
+
+
 def move(uri: str, target: str) -> None:
     """Rename a file or folder within its file system. Raises StoreError, also where ``target`` is a folder with files."""
     filesystem, path = resolve(uri)

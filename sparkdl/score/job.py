@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -82,7 +83,7 @@ def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: 
     told = _told_schema(source, model, passed, outputs, error_column)
     layout.check_columns({field["name"]: field["type"] for field in told["fields"]})
     if sink is not None:
-        sink = store.absolute(sink).rstrip("/")
+        sink = _folder(sink)
         staging.check_sink(sink)
         _check_apart(source, sink)
     return Job(source, model, sink, passed, outputs, error_column, told, layout, overwrite)
@@ -138,16 +139,20 @@ def _told_type(spec: TensorSpec) -> Any:
     return kind
 
 
+def _folder(sink: Any) -> str:
+    """Its URI, made absolute. Raises InvalidParamError, StoreError."""
+    if not isinstance(sink, (str, os.PathLike)):
+        raise InvalidParamError(f"'sink' must be the URI of a folder, or None (got {sink!r})", param="sink", value=sink)
+    uri = store.absolute(os.fspath(sink)).rstrip("/")
+    if not uri or not store.resolve(uri)[1].strip("/"):
+        raise StoreError(f"{os.fspath(sink)!r} is no folder that a table can be made of; name one in it", uri=uri)
+    return uri
+
+
 def _check_apart(source: Source, sink: str) -> None:
     """Raise StoreError if the sink would be among the source's files, or replace them."""
-    filesystem, place = store.resolve(sink)
-    for folder in source.places:
-        other, path = store.resolve(folder)
-        if other.type_name == filesystem.type_name and _overlap(path, place):
+    for place in source.places:
+        if store.overlap(sink, place):
             raise StoreError(
-                f"the table {sink!r} and its source, {folder!r}, lie in one another; choose another place", uri=sink
+                f"the table {sink!r} and its source, {place!r}, lie in one another; choose another place", uri=sink
             )
-
-
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -14,7 +14,7 @@ import pyarrow as pa
 from sparkdl import bars, session, store
 from sparkdl.errors import DataError, ScoringError, SparkdlError
 from sparkdl.score.job import Job
-from sparkdl.score.output import file_schema, write_empty
+from sparkdl.score.output import file_schema, folder_name, write_empty
 from sparkdl.score.parquet import arrow_schema
 from sparkdl.score.pieces import Piece, cut
 from sparkdl.score.result import ScoredTable
@@ -65,8 +65,9 @@ def score(job: Job, place: Staging | None, *, verbose: bool) -> ScoredTable:
     if place:
         files = [file for part in told for file in part["files"]]
         if not files:
-            files = [_EMPTY]
-            write_empty(store.join(place.table, _EMPTY), table, job.layout)
+            files = ["/".join([*(folder_name(name, None) for name in job.layout.partition_by), _EMPTY])]
+            write_empty(store.join(place.table, files[0]), work.files, job.layout)
+        job.source.check_unchanged()
         place.commit(done.to_json(), files=files, overwrite=job.overwrite)
     return done
 

@@ -32,6 +32,7 @@ _OF_SPARK_ALONE = {  # settings with which Spark reads Parquet otherwise than py
     "spark.sql.parquet.int96RebaseModeInRead": "LEGACY",
     "spark.sql.parquet.int96TimestampConversion": "true",
 }
+_SCAN, _OF_FILES = "LogicalRelation", "HadoopFsRelation"  # in a plan of Spark
 Files = tuple[tuple[str, Constants], ...]
 
 
@@ -59,6 +60,16 @@ class Source:
             if str(self.df.sparkSession.conf.get(name)).upper() == value.upper():
                 raise NotScannable(f"{name} is {value}")
         return self.files
+
+    def check_unchanged(self) -> None:
+        """Raise StoreError if a file is not as it was when this was opened: which rows were scored, nobody knows."""
+        if self.files is None or self.is_delta:  # whose files do not change
+            return
+        for before, now in zip(self.identity, _identity([path for path, _ in self.files]), strict=True):
+            if before != now:
+                raise StoreError(
+                    f"{now[0]!r} was changed or removed while the table was scored; call again", uri=now[0]
+                )
 
     def row_groups(self, wanted: pa.Schema) -> list[SourceFile]:
         """The files with their row groups, out of their footers. Raises NotScannable, DataError."""
@@ -116,20 +127,54 @@ def _parquet(spark: SparkSession, uri: str) -> Source:
 
 def _dataframe(df: DataFrame) -> Source:
     """A DataFrame that is nothing but a scan of Parquet files as they are is taken for its files."""
+    files = tuple(df.inputFiles())
     if session.is_connect(df.sparkSession):
         why = "Spark Connect does not tell the plan of a DataFrame; give the table's URI"
-        return Source(df, None, why, None, tuple(df.inputFiles()))
+        return Source(df, None, why, None, _places((), files))
     plan = df._jdf.queryExecution().optimizedPlan()
-    is_scan = plan.getClass().getSimpleName() == "LogicalRelation"
+    is_scan = plan.getClass().getSimpleName() == _SCAN
     relation = plan.relation() if is_scan else None
-    files = tuple(df.inputFiles())
-    if relation is None or relation.getClass().getSimpleName() != "HadoopFsRelation":
-        return Source(df, None, "the DataFrame is more than the rows of Parquet files", None, files)
+    roots = _roots(plan)
+    places = _places(roots, files)
+    if relation is None or relation.getClass().getSimpleName() != _OF_FILES:
+        return Source(df, None, "the DataFrame is more than the rows of Parquet files", None, places)
     kinds = [part.getClass().getSimpleName() for part in (relation.fileFormat(), relation.location())]
     told = relation.options()
     if kinds != ["ParquetFileFormat", "InMemoryFileIndex"] or told.size() > int(told.contains("path")):
-        return Source(df, None, "the DataFrame is not of Parquet files read with the default options", None, files)
-    return _of_files(df, files, files, "", list(relation.partitionSchema().fieldNames()))
+        return Source(df, None, "the DataFrame is not of Parquet files read with the default options", None, places)
+    if _overlap(roots):
+        return Source(df, None, "its paths repeat or lie in one another, and so do its rows", None, places)
+    return _of_files(df, files, places, "", list(relation.partitionSchema().fieldNames()))
+
+
+def _roots(plan: Any) -> tuple[str, ...]:
+    """The URIs that were given to Spark for the files that a plan reads, as far as it tells."""
+    leaves = plan.collectLeaves()
+    scans = [leaf for leaf in map(leaves.apply, range(leaves.size())) if leaf.getClass().getSimpleName() == _SCAN]
+    relations = [scan.relation() for scan in scans]
+    roots = [found.location().rootPaths() for found in relations if found.getClass().getSimpleName() == _OF_FILES]
+    return tuple(paths.apply(i).toUri().toString() for paths in roots for i in range(paths.size()))
+
+
+def _places(roots: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
+    """The roots, and the folders of files that are in none of them."""
+    known = {store.canonical(root) for root in roots}
+    folders = {posixpath.dirname(file) for file in files}
+    others = {folder for folder in folders if not _lies_in(store.canonical(folder), known)}
+    loose = (file for file in files if posixpath.dirname(file) in others and store.canonical(file) not in known)
+    return (*roots, *dict.fromkeys(posixpath.dirname(file) for file in loose))
+
+
+def _overlap(uris: Sequence[str]) -> bool:
+    """True when one comes twice, or lies in another."""
+    known = {store.canonical(uri) for uri in uris}
+    return len(known) < len(uris) or any(_lies_in(posixpath.dirname(uri), known) for uri in known)
+
+
+def _lies_in(place: str, places: set[str]) -> bool:
+    while place and place not in places:
+        place = posixpath.dirname(place)
+    return place in places
 
 
 def _folder(uri: str) -> str:

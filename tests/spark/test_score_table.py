@@ -175,6 +175,42 @@ def test_a_dataframe_of_parquet_files_is_scanned(spark, model, small, tmp_path):
     assert_same(spark.read.parquet(str(tmp_path / "out")), model.transform(spark.read.parquet(small)))
 
 
+def test_rows_that_are_read_twice_are_scored_twice(spark, model, small, tmp_path):
+    for i, paths in enumerate(([small, small], [small, f"{small}/1.parquet"])):
+        df = spark.read.parquet(*paths)
+        done = score_table(df, model, str(tmp_path / f"out{i}"))
+        assert (done.way, done.rows) == ("dataframe", df.count())
+        assert "repeat or lie in one another" in done.why
+    done = score_table(spark.read.parquet(*(f"{small}/{i}.parquet" for i in range(2))), model, str(tmp_path / "files"))
+    assert (done.way, done.rows) == ("scan", 40)
+
+
+def test_a_table_does_not_replace_its_source(spark, model, small, tmp_path):
+    (tmp_path / "link").symlink_to("source")
+    df = spark.read.parquet(small)
+    sources = (str(tmp_path / "link"), df, df.where("id > 1"), df.union(spark.read.parquet(f"{small}/1.parquet")))
+    for source in sources:
+        for sink in (small, f"{small}/out", str(tmp_path / "link"), str(tmp_path / "link/out"), str(tmp_path)):
+            with pytest.raises(StoreError, match="lie in one another"):
+                score_table(source, model, sink, overwrite=True)
+    beside = score_table(spark.read.parquet(f"{small}/0.parquet").where("id > 1"), model, f"{small}/out")
+    assert beside.rows == 18
+
+
+def test_a_source_that_changes_meanwhile(spark, model, small, tmp_path, monkeypatch):
+    from sparkdl.score import sources
+
+    def changed(source):
+        pq.write_table(table_of(3), f"{small}/0.parquet")
+        return check(source)
+
+    check = sources.Source.check_unchanged
+    monkeypatch.setattr(sources.Source, "check_unchanged", changed)
+    with pytest.raises(StoreError, match=r"0.parquet' was changed or removed while the table was scored"):
+        score_table(small, model, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_only_spark_reads_goes_its_way_and_says_why(spark, model, small, tmp_path):
     df = spark.read.parquet(small).selectExpr("*", "interval '1' day i")
     df.write.parquet(str(tmp_path / "intervals"))
@@ -398,6 +434,11 @@ def test_no_rows_one_row_and_all_rows_bad(spark, bundle, tmp_path):
     done = score_table(str(tmp_path / "source"), skipping, str(tmp_path / "skipped"))
     assert (done.rows, done.written, done.invalid) == (1, 0, {"null": 1})
     assert spark.read.parquet(str(tmp_path / "skipped")).columns == ["id", "features", "prediction", "probability"]
+    score_table(str(tmp_path / "source"), skipping, str(tmp_path / "parts"), partitionBy=["id"])
+    found = spark.read.parquet(str(tmp_path / "parts"))
+    assert (found.count(), found.columns) == (0, ["features", "prediction", "probability", "id"])
+    (path,) = (tmp_path / "parts").rglob("*.parquet")
+    assert pq.read_schema(path).names == ["features", "prediction", "probability"]
 
 
 def test_nothing_is_written_without_a_sink(spark, model, small, tmp_path):
@@ -422,6 +463,8 @@ def test_nothing_is_written_without_a_sink(spark, model, small, tmp_path):
         ({"sink": "PARENT"}, StoreError, "lie in one another"),
         ({"sink": "/proc/x/out"}, StoreError, "cannot be written"),
         ({"sink": "EMPTY"}, StoreError, "there is something at"),
+        ({"sink": 3}, InvalidParamError, r"'sink' must be the URI of a folder, or None \(got 3\)"),
+        ({"sink": "/"}, StoreError, "'/' is no folder that a table can be made of"),
         ({"columns": ["idd"]}, ColumnNotFoundError, "in columns, column 'idd' is not .*did you mean 'id'"),
         ({"columns": "id"}, InvalidParamError, "'columns' must be a list"),
         ({"partitionBy": ["predicion"]}, ColumnNotFoundError, "did you mean 'prediction'"),

@@ -182,3 +182,21 @@ def test_a_stream_makes_its_folder(tmp_path):
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.read_bytes(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("a", "a", True), ("a", "a/b", True), ("a/", "link", True), ("link/b", "a", True), ("link/new", "a/new", True),
+        ("a", "ab", False), ("a/b", "a/c", False), ("link", "b", False), ("a", "", True),
+    ],
+)  # fmt: skip
+def test_places_overlap_behind_links_too(tmp_path, one, other, overlap):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    for pair in ((one, other), (other, one)):
+        uris = [f"{tmp_path}/{pair[0]}", f"file:{tmp_path}/{pair[1]}"]
+        assert store.overlap(*uris) == overlap
+    assert not store.overlap(f"{tmp_path}/a", f"mock://{tmp_path}/a")
+    assert store.overlap("nosuch://a/b", "nosuch://a")
+    assert not store.overlap("nosuch://a", str(tmp_path))
