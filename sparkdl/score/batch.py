@@ -75,7 +75,7 @@ def score_table(
         staging.recover(job.sink)
         found = staging.committed(job.sink, place.key, overwrite=overwrite)
         if found is not None:
-            return ScoredTable(job.sink, seconds=time.monotonic() - started, already=True, **found)
+            return ScoredTable.from_json(found, uri=job.sink, seconds=time.monotonic() - started, already=True)
         place.claim()
         try:
             done = _scored(job, place, verbose)
@@ -130,6 +130,7 @@ def _by_dataframe(job: Job, place: Staging | None, why: str) -> ScoredTable:
     written = rows - left_out if place else 0
     done = ScoredTable(job.sink, rows, written, invalid, 0.0, "dataframe", why)
     if place:
+        job.source.check_unchanged()
         place.commit(done.to_json(), files=None, overwrite=job.overwrite)
     return done
 

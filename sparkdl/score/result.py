@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from sparkdl.errors import StoreError
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +32,19 @@ class ScoredTable:
     def to_json(self) -> dict[str, Any]:
         """What is true of the table, whoever asks for it, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("uri", "seconds", "already")}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any], **more: Any) -> ScoredTable:
+        """What ``to_json`` told, with the other fields; of a later version what this one knows. Raises StoreError."""
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in told.items() if name in known}, **more)
+        except (AttributeError, TypeError) as error:
+            raise StoreError(
+                f"what is told of the table {more['uri']!r} was not written by this version of sparkdl ({error}); delete "
+                "its _sparkdl.json and replace it by overwrite=True",
+                uri=more["uri"],
+            ) from error
 
     def __repr__(self) -> str:
         rows = f"{self.rows:,} rows" if self.uri is None else f"{self.written:,} of {self.rows:,} rows in {self.uri!r}"

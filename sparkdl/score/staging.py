@@ -172,7 +172,8 @@ class Staging:
         try:
             if files is not None:
                 _keep_only(final, set(files))
-            manifest = {"key": self.key, "told": told}
+            kept = sorted(name for name in _files(final) if name.endswith(".parquet"))
+            manifest = {"key": self.key, "told": told, "files": kept}
             store.write_bytes(store.join(final, MANIFEST), json.dumps(manifest, indent=2).encode())
             self._publish(final, overwrite)
         except BaseException:
@@ -238,13 +239,15 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
         return None
     is_folder = _is_folder(sink)
     names = store.names(sink) if is_folder else []
-    if MANIFEST in names:
-        manifest = json.loads(store.read_bytes(store.join(sink, MANIFEST)))
-        if manifest["key"] == key:
+    manifest = _read(store.join(sink, MANIFEST)) if MANIFEST in names else None
+    what = "something"
+    if isinstance(manifest, dict) and {"key", "told", "files"} <= manifest.keys():
+        gone = sorted(set(manifest["files"]) - _files(sink))
+        if manifest["key"] == key and not gone:
             told: Told = manifest["told"]
             return told
+        what = f"a table that lacks its file {gone[0]!r}" if gone else "a table of other rows, model or settings"
     if not overwrite:
-        what = "a table of other rows, model or settings" if MANIFEST in names else "something"
         raise StoreError(f"there is {what} at {sink!r} already; {_REMEDY}", uri=sink)
     strange = [name for name in names if not _is_of_table(name)]
     if strange or not is_folder:
@@ -277,16 +280,23 @@ def _is_of_table(name: str) -> bool:
 def _keep_only(folder: str, files: set[str]) -> None:
     """Delete all other files in the folder, and folders without any: of attempts that were lost before they were done."""
     filesystem, path = store.resolve(folder)
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    there = {posixpath.relpath(info.path, path) for info in found if info.type == fs.FileType.File}
+    there = _files(folder)
     if files - there:
         raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
     for name in there - files:
         filesystem.delete_file(posixpath.join(path, name))
     kept = {parent for name in files for parent in _parents(name)}
-    folders = {posixpath.relpath(info.path, path) for info in found if info.type == fs.FileType.Directory}
-    for name in sorted(folders - kept, reverse=True):  # what is in a folder comes before it
+    for name in sorted(
+        _files(folder, fs.FileType.Directory) - kept, reverse=True
+    ):  # what is in a folder comes before it
         filesystem.delete_dir(posixpath.join(path, name))
+
+
+def _files(folder: str, kind: fs.FileType = fs.FileType.File) -> set[str]:
+    """Their paths under the folder."""
+    filesystem, path = store.resolve(folder)
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {posixpath.relpath(info.path, path) for info in found if info.type == kind}
 
 
 def _parents(name: str) -> list[str]:

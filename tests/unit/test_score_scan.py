@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkdl import bars
-from sparkdl.errors import DataError, ScoringError, WorkerPythonError
+from sparkdl.errors import DataError, ScoringError, StoreError, WorkerPythonError
 from sparkdl.score import scan
 from sparkdl.score.pieces import RowGroup, SourceFile, cut
 from sparkdl.score.result import ScoredTable
@@ -79,3 +79,11 @@ def test_what_a_table_s_score_looks_like():
         "ScoredTable(990 of 1,000 rows in '/t', 10 null; scan, 2.0 s, 500 rows/s, 1 of 4 pieces finished before)"
     )
     assert repr(ScoredTable(None, 7, 0, {}, 1.0, "dataframe")) == "ScoredTable(7 rows; dataframe, 1.0 s, 7 rows/s)"
+
+
+def test_what_is_told_of_a_table_comes_back():
+    told = ScoredTable("/t", 1000, 990, {"null": 10}, 2.0, "scan", pieces=4)
+    assert ScoredTable.from_json(told.to_json() | {"later": 1}, uri="/t", seconds=2.0) == told
+    for strange in ({}, {"rows": 1}, None, []):
+        with pytest.raises(StoreError, match="'/t' was not written by this version"):
+            ScoredTable.from_json(strange, uri="/t", seconds=2.0)

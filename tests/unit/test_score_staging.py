@@ -306,6 +306,23 @@ def test_a_run_that_failed_leaves_what_is_finished_or_nothing(sink, tmp_path):
     assert place.markers() == [0]
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", f'{{"key": "{KEY}"}}', f'{{"key": "{KEY}", "told": {{}}}}'])
+def test_a_manifest_of_somebody_else_is_none(sink, content):
+    make(sink, KEY, 1)
+    store.write_bytes(store.join(sink, MANIFEST), content.encode())
+    with pytest.raises(StoreError, match="there is something at"):
+        committed(sink, KEY, overwrite=False)
+    assert committed(sink, KEY, overwrite=True) is None
+
+
+def test_a_table_that_lacks_a_file_is_made_again(sink):
+    make(sink, KEY, 1, 2)
+    os.remove(os.path.join(sink, "part-1-2.parquet"))
+    with pytest.raises(StoreError, match=r"a table that lacks its file 'part-1-2.parquet' at"):
+        committed(sink, KEY, overwrite=False)
+    assert committed(sink, KEY, overwrite=True) is None
+
+
 def test_a_place_that_cannot_be_written():
     with pytest.raises(StoreError, match=r"cannot be written .* driver and executors can write"):
         Staging("/proc/sparkdl/table", KEY).claim()
