@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparkdl import export, store, tasks
 from sparkdl import program as programs
 from sparkdl.bundle import Bundle
-from sparkdl.errors import BundleError, BundleIntegrityError, SignatureError
+from sparkdl.errors import BundleError, BundleIntegrityError, InvalidParamError, SignatureError
 from sparkdl.interop import common
 from sparkdl.interop.common import needed, spark_kind
 from sparkdl.probe import describe_outputs, example_inputs, ragged_inputs, shortened
@@ -28,7 +28,7 @@ from sparkdl.signature import DTYPES, Signature, TensorSpec
 REASON = "it is ONNX"
 LIMIT = 2**31 - 1  # bytes that a protobuf may have
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+_PROVIDERS = ("CPUExecutionProvider",)  # the device that scoring asks for is not known where a model is loaded
 
 
 def bundle(model: str | os.PathLike[str] | bytes, signature: Signature | None, task: str | None) -> Bundle:
@@ -61,11 +61,16 @@ class _Session(nn.Module):
         options.log_severity_level = 4
         options.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes could say otherwise
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other tasks need the cores too
-        available = runtime.get_available_providers()
-        self.session = runtime.InferenceSession(content, options, [p for p in _PROVIDERS if p in available])
+        self.session = runtime.InferenceSession(content, options, _PROVIDERS)
         self.names = [told.name for told in self.session.get_inputs()]
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        if torch.is_autocast_enabled(inputs[0].device.type):
+            raise InvalidParamError(
+                "'precision' must be 'float32' for an ONNX model: onnxruntime computes in the types it was written with",
+                param="precision",
+                value=str(torch.get_autocast_dtype(inputs[0].device.type)).removeprefix("torch."),
+            )
         arrays = {name: value.cpu().numpy() for name, value in zip(self.names, inputs, strict=True)}
         returned = self.session.run(None, arrays)
         device = inputs[0].device

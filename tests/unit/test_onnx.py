@@ -12,7 +12,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from sparkdl.bundle import Bundle
-from sparkdl.errors import BundleError, BundleIntegrityError, SignatureError
+from sparkdl.errors import BundleError, BundleIntegrityError, InvalidParamError, SignatureError
+from sparkdl.score.predictor import Predictor
+from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
 
 SCALAR = {"float32": "float", "float64": "double", "int64": "long"}
@@ -207,3 +209,11 @@ def test_a_free_second_size_varies_from_row_to_row():
     bundle = Bundle.from_onnx(model.SerializeToString())
     assert bundle.signature.inputs[0].shape == (-1,)
     onnx.checker.check_model(model)
+
+
+def test_it_runs_on_the_cpu_and_in_its_own_precision():
+    bundle = Bundle.from_onnx(doubling().SerializeToString())
+    assert bundle.module().session.get_providers() == ["CPUExecutionProvider"]
+    for precision in ("bfloat16", "float16"):
+        with pytest.raises(InvalidParamError, match="'precision' must be 'float32' for an ONNX model"):
+            Predictor(bundle, Scoring(device="cpu", precision=precision)).predict({"x": np.ones((2, 3), np.float32)})
