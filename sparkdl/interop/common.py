@@ -9,11 +9,10 @@ from typing import Any
 
 from sparkdl import store
 from sparkdl.errors import SparkdlError, StoreError
+from sparkdl.signature import DTYPE_OF_SPARK
 
-_SPARK = {
-    "bool": "boolean", "uint8": "short", "int8": "byte", "int16": "short", "int32": "integer", "int64": "long",
-    "float16": "float", "float32": "float", "float64": "double",
-}  # fmt: skip
+_SPARK = {dtype: kind for kind, dtype in DTYPE_OF_SPARK.items() if kind not in ("decimal", "binary", "string")}
+_SPARK |= {"uint8": "short", "float16": "float"}  # which Spark has no column of
 
 
 def needed(package: str, extra: str) -> Any:

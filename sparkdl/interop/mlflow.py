@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from torch import nn
 
-from sparkdl import columns
+from sparkdl import columns, store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError, BundleNotFoundError, SignatureError, UntrustedBundleError
-from sparkdl.interop.common import needed
+from sparkdl.interop.common import needed, spark_kind
 from sparkdl.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _DATA = "bundle"
 _TYPES = {
-    "boolean": "boolean", "byte": "integer", "short": "integer", "integer": "integer", "long": "long",
-    "float": "float", "double": "double", "decimal": "double", "binary": "binary", "string": "string",
-    "tinyint": "integer", "smallint": "integer", "int": "integer", "bigint": "long",
-}  # fmt: skip
+    "byte": "integer",
+    "short": "integer",
+    "decimal": "double",
+}  # of Spark that MLflow lacks; others are named alike
 
 
 def bundle(uri: str, signature: Signature | None, trusted: bool, options: Mapping[str, Any]) -> Bundle:
@@ -72,7 +72,7 @@ def _folder(uri: str) -> Path:
         from mlflow.artifacts import download_artifacts
 
         return Path(download_artifacts(artifact_uri=uri))
-    return Path(uri.removeprefix("file://"))
+    return Path(store.resolve(uri)[1])
 
 
 def save(bundle: Bundle, path: str) -> None:
@@ -92,7 +92,7 @@ def save(bundle: Bundle, path: str) -> None:
         for spec in bundle.signature.inputs
         for column, kind in zip(spec.columns, spec.types, strict=True)
     }
-    outputs = {spec.name: _mlflow_type(columns.spark_type(spec)) for spec in bundle.signature.outputs}
+    outputs = {spec.name: _mlflow_type(spark_kind(spec.dtype, spec.shape)) for spec in bundle.signature.outputs}
     inputs_schema, outputs_schema = (
         Schema([ColSpec(name=name, type=kind) for name, kind in side.items()]) for side in (inputs, outputs)
     )
@@ -102,14 +102,14 @@ def save(bundle: Bundle, path: str) -> None:
 
 
 def _mlflow_type(kind: str) -> Any:
-    """MLflow's type of a column, from Spark's: ``array<float>``, ``bigint``."""
+    """MLflow's type of a column, from that of Spark: ``array<float>``, ``long``."""
     from mlflow.types import DataType
     from mlflow.types.schema import Array
 
     if kind == "vector":
         return Array(DataType.double)
     inner = re.fullmatch(r"array<(.*)>", kind)
-    return Array(_mlflow_type(inner[1])) if inner else DataType[_TYPES[kind]]
+    return Array(_mlflow_type(inner[1])) if inner else DataType[_TYPES.get(kind, kind)]
 
 
 def _load_pyfunc(path: str) -> _Predicting:

@@ -1,5 +1,7 @@
 """MLflow models in and out, without Spark: its own client runs what we write, and we take what it wrote."""
 
+import shutil
+
 import models
 import numpy as np
 import pandas as pd
@@ -72,7 +74,11 @@ def test_it_tells_its_columns_by_mlflow_s_types(written):
 
 def test_it_holds_the_bundle_and_comes_back_to_the_bit(bundle, written, tmp_path):
     assert Bundle.from_mlflow(written).digest == bundle.digest
-    assert Bundle.from_mlflow(f"file://{written}").digest == bundle.digest
+    for uri in (f"file://{written}", f"file:{written}"):
+        assert Bundle.from_mlflow(uri).digest == bundle.digest
+    spaced = tmp_path / "with space"
+    shutil.copytree(written, spaced)
+    assert Bundle.from_mlflow(spaced.as_uri()).digest == Bundle.from_mlflow(str(spaced)).digest == bundle.digest
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(bundle, tmp_path):
