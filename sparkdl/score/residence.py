@@ -1,9 +1,10 @@
 """Which processes of a machine keep a model on a GPU: a bounded number, who comes late waits.
 
 A process that has a place keeps it, and its model, when its task ends: the next one finds it loaded. Once it idles and
-another process waits, a thread in it drops the model and gives the place up. A place is a lock on a file in the
-temporary directory, so that a process which is killed gives its own up too. Places are shared by the processes of one
-user which have the same temporary directory.
+another process waits, a thread in it drops the model and gives the place up. It does so also in the middle of a task
+that has had no rows for a while: that task may wait for one of the same query, which waits for the place. A place is a
+lock on a file in the temporary directory, so that a process which is killed gives its own up too. Places are shared by
+the processes of one user which have the same temporary directory.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import torch
 
 POLL_S = 0.05
 IDLE_S = 0.1  # tasks that follow each other at once leave no gap for another process: loading a model costs more
+PAUSE_S = 5.0  # within a task; a slow source is no reason to load the model anew for every batch
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def held(device: torch.device, limit: int, *, on_evict: Callable[[], None]) -> Iterator[None]:
-    """A place on the device for as long as a task lasts; waits until fewer than ``limit`` processes have one.
+    """A place on the device while the model runs; waits until fewer than ``limit`` processes have one.
 
-    on_evict: drops the model from the device, so that nothing refers to it any more; called between tasks, in another
-    thread, and only if another process waits. Within a process, tasks share a place.
+    on_evict: drops the model from the device, so that nothing refers to it any more; called in another thread, when
+    nobody holds the place, and only if another process waits. Within a process, tasks share a place.
+    It is kept for PAUSE_S thereafter, as more rows of the task may come, or until it ``ended``.
     """
     name = _name(device)
     place = _entered(name, device, limit, on_evict)
@@ -39,19 +42,29 @@ def held(device: torch.device, limit: int, *, on_evict: Callable[[], None]) -> I
         yield
     finally:
         with _lock:
-            place.tasks -= 1
+            place.holders -= 1
             place.idle_since = time.monotonic()
+            place.spare_s = PAUSE_S
+
+
+def ended(device: torch.device) -> None:
+    """A task ended: another process that waits need not wait longer for this one's place."""
+    with _lock:
+        place = _places.get(_name(device))
+        if place is not None:
+            place.spare_s = IDLE_S
 
 
 @dataclass
 class _Place:
-    """tasks: how many run in this process; with none, the place may be given up."""
+    """holders: with none, the place may be given up once it has been idle for ``spare_s``."""
 
     device: torch.device
     descriptor: int  # of the file whose lock this is
     on_evict: Callable[[], None]
-    tasks: int = 1
+    holders: int = 1
     idle_since: float = field(default_factory=time.monotonic)
+    spare_s: float = PAUSE_S
 
 
 _lock = threading.Lock()  # of what this process has
@@ -64,7 +77,7 @@ def _entered(name: str, device: torch.device, limit: int, on_evict: Callable[[],
         with _lock:
             place = _places.get(name)
             if place is not None:
-                place.tasks += 1
+                place.holders += 1
                 place.on_evict = on_evict
                 return place
         descriptor = _waited_for(name, limit)
@@ -106,13 +119,21 @@ def _give_up_what_others_want() -> None:
         time.sleep(POLL_S)
         with _lock:
             for name, place in list(_places.items()):
-                if not place.tasks and time.monotonic() - place.idle_since > IDLE_S and _is_queued_for(name):
+                idle_s = 0 if place.holders else time.monotonic() - place.idle_since
+                if idle_s > place.spare_s and _is_queued_for(name):
                     _give_up(name, place)
             if not _places:
                 return
 
 
 def _give_up(name: str, place: _Place) -> None:
+    if place.spare_s == PAUSE_S:
+        logger.warning(
+            "a task without rows for %g s gives its place on %s to another process, and loads its model again when more "
+            "come; if two models of one query wait for each other's rows, say modelsPerGpu=2 or more",
+            PAUSE_S,
+            name,
+        )
     try:
         place.on_evict()
         gc.collect()  # an exported program refers to itself
