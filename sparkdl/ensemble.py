@@ -5,7 +5,7 @@ Shapes: M members, B rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,8 @@ def Ensemble(
     members: Sequence[Bundle | TorchModel | str],
     combine: str | nn.Module = "mean",
     weights: Sequence[float] | None = None,
+    *,
+    trusted: bool | Collection[str] = False,
 ) -> TorchModel:
     """A TorchModel that runs several models and combines what they predict.
 
@@ -37,19 +39,22 @@ def Ensemble(
         model, task None: each member's prediction, or its probabilities (of two classes the second); or a module that
         takes that array, float32 ``(B, …)``, and returns what a model of the task does.
     weights: of the members in a mean or a vote; all the same by default.
+    trusted: which code may run to load members given by URI, see ``Bundle.load``; an ensemble that cannot be exported
+        is kept as code with True.
 
-    Raises InvalidParamError, and SignatureError if the members do not fit together.
+    Raises InvalidParamError, UntrustedBundleError, and SignatureError if the members do not fit together.
     """
     from sparkdl.model import TorchModel
 
-    bundles = [_bundle(member, place) for place, member in enumerate(members)]
+    bundles = [_bundle(member, place, trusted) for place, member in enumerate(members)]
     task = _task(bundles, combine)
     shares = _shares(weights, len(bundles), combine)
     inputs = _united(bundles)
     names = [spec.name for spec in inputs]
     takes = [[names.index(spec.name) for spec in bundle.signature.inputs] for bundle in bundles]
     module = _Members([bundle.module() for bundle in bundles], takes, task, combine, shares)
-    return TorchModel(Bundle.from_module(module, Signature(inputs), task=None if combine == "stack" else task))
+    shown = None if combine == "stack" else task
+    return TorchModel(Bundle.from_module(module, Signature(inputs), task=shown, trusted=trusted))
 
 
 class _Members(nn.Module):
@@ -104,11 +109,12 @@ def _vote(shown: dict[str, Tensor]) -> Tensor:
     return nn.functional.one_hot(shown["prediction"].long(), shown["probability"].shape[1])
 
 
-def _bundle(member: Any, place: int) -> Bundle:
+def _bundle(member: Any, place: int, trusted: bool | Collection[str]) -> Bundle:
     from sparkdl.model import TorchModel
 
     if isinstance(member, str):
-        return Bundle.load(member if store.exists(store.join(member, MANIFEST)) else store.join(member, "bundle"))
+        uri = member if store.exists(store.join(member, MANIFEST)) else store.join(member, "bundle")
+        return Bundle.load(uri, trusted=trusted)
     if isinstance(member, TorchModel):
         return member.bundle
     if isinstance(member, Bundle):

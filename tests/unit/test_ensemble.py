@@ -8,7 +8,7 @@ from torch import nn
 
 from sparkdl.bundle import Bundle
 from sparkdl.ensemble import Ensemble
-from sparkdl.errors import InvalidParamError, SignatureError
+from sparkdl.errors import InvalidParamError, SignatureError, UntrustedBundleError
 from sparkdl.model import TorchModel
 
 X = {"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)}
@@ -103,6 +103,25 @@ def test_members_may_be_models_or_saved_and_an_ensemble_is_a_member(members, tmp
     np.testing.assert_array_equal(got["probability"], predicted(Ensemble([one, two, three]))["probability"])
     nested = predicted(Ensemble([Ensemble([one, two]), three], weights=[2, 1]))
     np.testing.assert_allclose(nested["probability"], got["probability"], rtol=1e-6)
+
+
+class Branching(nn.Linear):
+    """torch.export takes no branch on values."""
+
+    def forward(self, x):
+        return super().forward(x) if x.isfinite().all() else x[:, :1]
+
+
+def test_members_that_are_code_are_trusted_or_refused(tmp_path):
+    made = [Bundle.from_module(Branching(4, 1), INPUTS, task="binary", trusted=True) for _ in range(2)]
+    made[0].save(str(tmp_path / "code"))
+    pair = [str(tmp_path / "code"), made[1]]
+    with pytest.raises(UntrustedBundleError, match="say trusted=True"):
+        Ensemble(pair)
+    model = Ensemble(pair, trusted=True)
+    got = Bundle.from_files(model.bundle.files, trusted=True).predict(X)["probability"]
+    mean = (made[0].predict(X)["probability"] + made[1].predict(X)["probability"]) / 2
+    np.testing.assert_allclose(got, mean, rtol=1e-6)
 
 
 def test_certain_members_stay_certain():
