@@ -118,7 +118,7 @@ def _returned(
 ) -> dict[str, Tensor]:
     try:
         with evaluating(module), torch.no_grad():
-            outputs = module(*arguments)
+            outputs = module(*(value.clone() for value in arguments))  # it may work in place
     except Exception as error:  # whatever forward raises for these inputs is the finding
         raise SignatureError(
             f"the model does not take these inputs.\n  columns give: {signature}\n  model says:   "
