@@ -59,6 +59,7 @@ class Scorer:
         """
         pieces: list[tuple[_Piece, Outputs]] = []
         predictor = None
+        worker.use_cores()
         with ExitStack() as task:
             for piece in ahead(partial(self._pieces, batches)):
                 predictor = predictor or task.enter_context(worker.predictor(self))

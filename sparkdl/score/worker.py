@@ -71,7 +71,6 @@ def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
         if _kept is None or _kept[0] != key:
             _drop()  # its memory first
             started = time.monotonic()
-            engine.set_threads(_cpus())
             bundle = Bundle.from_files(scorer.fetch(), trusted=scorer.trusted)
             _kept = (key, Predictor(bundle, scoring))
             logger.info("loaded the model %.12s in %.2f s", scorer.digest, time.monotonic() - started)
@@ -90,10 +89,10 @@ def _drop(device: torch.device | None = None) -> None:
             gc.collect()  # an exported program refers to itself, and would stay beside the next one
 
 
-def _cpus() -> int:
-    """The cores of the task. Workers that each use all cores of the machine are in each other's way."""
+def use_cores() -> None:
+    """Compute and decode with the cores of the task. Workers that each use all of a machine are in each other's way."""
     context = _task()
-    return max(1, context.cpus()) if context else 1
+    engine.set_threads(context.cpus() if context else 1)
 
 
 def _device(name: str) -> str:
