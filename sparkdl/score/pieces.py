@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-FEWEST_ROWS, MOST_ROWS = 1 << 16, 1 << 20
+MOST_ROWS = 1 << 20
 MOST_BYTES = 256 << 20
 PIECES_A_SLOT = 4  # so that slots which end early find more to do
 Constants = tuple[tuple[str, str | None], ...]
@@ -82,11 +82,11 @@ class Piece:
 def cut(files: Sequence[SourceFile], slots: int) -> list[Piece]:
     """All row groups that have rows, each in exactly one piece, in the files' order.
 
-    A piece has as many rows as give every slot ``PIECES_A_SLOT`` of them, but at least ``FEWEST_ROWS`` (small files share
-    a piece), and at most ``MOST_ROWS`` or ``MOST_BYTES``, unless a single row group has more.
+    A piece has as many rows as give every slot ``PIECES_A_SLOT`` of them (small files share a piece): a few rows may be
+    hours of work for a large model. It has at most ``MOST_ROWS`` or ``MOST_BYTES``, unless a single row group has more.
     """
     total = sum(group.rows for file in files for group in file.row_groups)
-    most = min(max(total // (PIECES_A_SLOT * slots), FEWEST_ROWS), MOST_ROWS)
+    most = min(-(-total // (PIECES_A_SLOT * slots)), MOST_ROWS)
     pieces: list[Piece] = []
     held: list[Part] = []
     rows = nbytes = 0

@@ -66,7 +66,6 @@ def pieces_of_a_row_group(monkeypatch):
     """As if the smallest row groups were large."""
     from sparkdl.score import pieces
 
-    monkeypatch.setattr(pieces, "FEWEST_ROWS", 1)
     monkeypatch.setattr(pieces, "MOST_ROWS", 7)
 
 
@@ -343,7 +342,7 @@ class OnlyTheFirst(scan._Task):
         for told in super().__call__(batch for batch in batches if batch.column(0)[0].as_py() == 0 or signal.pause()):
             yield told
 
-pieces.FEWEST_ROWS, pieces.MOST_ROWS, scan._Task = 1, 7, OnlyTheFirst
+pieces.MOST_ROWS, scan._Task = 7, OnlyTheFirst
 source, bundle, sink = sys.argv[1:]
 SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
 score_table(source, Bundle.load(bundle), sink)

@@ -45,8 +45,8 @@ def test_a_piece_is_larger_than_asked_for_only_by_a_row_group_of_its_own(files, 
     [
         ([], 2, []),
         ([[0], []], 2, []),
-        ([[10], [20], [30]], 2, [60]),  # small files share a piece
-        ([[1 << 16] * 4], 2, [1 << 16] * 4),  # no piece is smaller than that for the slots' sake
+        ([[10], [20], [30]], 2, [10, 20, 30]),
+        ([[1]] * 64, 2, [8] * 8),  # small files share a piece
         ([[1 << 16] * 32], 2, [1 << 18] * 8),  # four pieces a slot
         ([[1 << 20] * 3], 64, [1 << 20] * 3),
         ([[1 << 18] * 64], 1, [1 << 20] * 16),  # nor larger than that
@@ -57,7 +57,8 @@ def test_sizes(files, slots, rows):
     assert [piece.rows for piece in cut(table(*files), slots)] == rows
 
 
-def test_wide_rows_make_small_pieces():
+def test_wide_rows_make_small_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECES_A_SLOT", 1)
     wide = [SourceFile("a", (), tuple(RowGroup(1000, 100 << 20) for _ in range(5)))]
     assert [piece.rows for piece in cut(wide, 1)] == [2000, 2000, 1000]
 
@@ -68,12 +69,13 @@ def test_a_plan_survives_json(files):
     assert [Piece.from_json(json.loads(json.dumps(piece.to_json()))) for piece in found] == found
 
 
-def test_the_place_of_a_row():
+def test_the_place_of_a_row(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECES_A_SLOT", 1)
     (piece,) = cut(table([3, 4], [1, 2]), 1)
     assert [piece.place(row) for row in (0, 6, 7, 9)] == [
         ("0.parquet", 0), ("0.parquet", 6), ("1.parquet", 0), ("1.parquet", 2)
     ]  # fmt: skip
-    _, second = cut(table([1 << 16, 4]), 1)
-    assert second.place(1) == ("0.parquet", (1 << 16) + 1)
+    _, second = cut(table([1 << 20, 4]), 1)
+    assert second.place(1) == ("0.parquet", (1 << 20) + 1)
     with pytest.raises(IndexError):
         piece.place(10)
