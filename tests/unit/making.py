@@ -88,3 +88,14 @@ def flushing_every_batch():
     from unittest.mock import patch
 
     return patch("sparkdl.data.writer.ROW_GROUP_BYTES", 1)
+
+
+def one_piece(files):
+    """A table's files as one piece of work."""
+    from unittest.mock import patch
+
+    from sparkdl.score.pieces import cut
+
+    with patch("sparkdl.score.pieces.PIECES_A_SLOT", 1):
+        (piece,) = cut(files, 1)
+    return piece

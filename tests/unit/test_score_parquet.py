@@ -7,13 +7,14 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from making import one_piece
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from sparkdl.errors import DataError
 from sparkdl.score import parquet
 from sparkdl.score.parquet import NotScannable, arrow_schema, constant, footer, read
-from sparkdl.score.pieces import SourceFile, cut
+from sparkdl.score.pieces import SourceFile
 
 EVERY = T.StructType(
     [
@@ -77,7 +78,7 @@ def test_partition_values_that_spark_must_read(value, kind):
 
 
 def piece_of(path, wanted, constants=()):
-    (piece,) = cut([SourceFile(str(path), constants, footer(str(path), wanted))], 1)
+    piece = one_piece([SourceFile(str(path), constants, footer(str(path), wanted))])
     return piece
 
 

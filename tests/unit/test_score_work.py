@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from making import one_piece
 from torch import nn
 
 from sparkdl.bundle import Bundle
@@ -15,7 +16,7 @@ from sparkdl.errors import StoreError
 from sparkdl.score import parquet, work
 from sparkdl.score.output import Layout
 from sparkdl.score.parquet import footer
-from sparkdl.score.pieces import Piece, SourceFile, cut
+from sparkdl.score.pieces import Piece, SourceFile
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.staging import Staging
@@ -45,8 +46,7 @@ def source(tmp_path):
 
 def piece_of(tmp_path) -> Piece:
     paths = [str(tmp_path / f"{i}.parquet") for i in range(2)]
-    (piece,) = cut([SourceFile(path, (), footer(path, READ)) for path in paths], 1)
-    return piece
+    return one_piece([SourceFile(path, (), footer(path, READ)) for path in paths])
 
 
 def task(bundle, tmp_path, *, invalid="error", error_column=None, writes=True, row_group_size=None):
