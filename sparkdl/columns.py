@@ -175,9 +175,13 @@ class BadRows(DataError):
     reasons: list[str]
     rest: np.ndarray | None = None
 
-    def further(self, rows: int) -> BadRows:
-        """The same, told of a batch in which these rows come after so many others."""
-        return bad_rows("", str(self.column), [rows + self.rows[0]], self.expected, [self.got]) if rows else self
+    def first(self, before: int) -> DataError:
+        """The first of them, for people, in a batch in which so many rows come before these."""
+        fields = {"column": self.column, "file": None, "expected": self.expected, "got": self.got}
+        row = self.rows[0] + before
+        return DataError(
+            f"column {self.column!r}, row {row}: expected {self.expected}, got {self.got}", row=row, **fields
+        )
 
 
 def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iterable[Any]) -> BadRows:

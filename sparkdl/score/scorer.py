@@ -98,7 +98,7 @@ class Scorer:
                     inputs[spec.name] = columns.read(named, spec)
                 except BadRows as error:
                     if self.scoring.invalid == "error":
-                        raise error.further(start) from None
+                        raise error.first(start) from None
                     problems.update({int(good[row]): why for row, why in zip(error.rows, error.reasons, strict=True)})
                     rest = np.delete(np.arange(len(good)), error.rows)
                     good = good[rest]

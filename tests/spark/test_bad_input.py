@@ -322,7 +322,7 @@ def test_transform_of_another_type(points, bundle, jobs, expression):
 @pytest.mark.parametrize(("there", "taken"), [("prediction", "prediction"), ("PROBABILITY", "probability")])
 def test_an_output_must_not_take_a_column_s_name(points, bundle, there, taken):
     df = points.withColumnRenamed("target", there)
-    with pytest.raises(SignatureError, match=f"has '{there}' already") as caught:
+    with pytest.raises(SignatureError, match=f"there is '{there}' already") as caught:
         TorchModel(bundle).transform(df)
     assert (caught.value.column, caught.value.got) == (taken, there)
     renamed = TorchModel(bundle).setParams(**{f"{taken}Col": "another"}).transform(df)
