@@ -78,11 +78,6 @@ class Ragged:
         return padded, is_value
 
 
-def quoted(name: str) -> str:
-    """A column's name as SQL takes it, whatever is in it."""
-    return "`" + name.replace("`", "``") + "`"
-
-
 def to_numpy(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray:
     """The tensor of ``spec`` out of its columns: an array of ``spec.dtype``, shape ``(B, *spec.shape)``.
 
@@ -177,11 +172,13 @@ class BadRows(DataError):
 
     def first(self, before: int) -> DataError:
         """The first of them, for people, in a batch in which so many rows come before these."""
-        fields = {"column": self.column, "file": None, "expected": self.expected, "got": self.got}
-        row = self.rows[0] + before
-        return DataError(
-            f"column {self.column!r}, row {row}: expected {self.expected}, got {self.got}", row=row, **fields
-        )
+        return DataError(**_told(self.column, self.rows[0] + before, self.expected, self.got))
+
+
+def _told(column: str | None, row: int, expected: Any, got: Any) -> dict[str, Any]:
+    """The message and the fields of a DataError."""
+    message = f"column {column!r}, row {row}: expected {expected}, got {got}"
+    return {"message": message, "column": column, "row": row, "file": None, "expected": expected, "got": got}
 
 
 def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iterable[Any]) -> BadRows:
@@ -189,12 +186,7 @@ def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iter
     found = [(int(row), value) for row, value in zip(rows, got)]  # noqa: B905  # got may repeat for ever
     row, first = found[0]
     return BadRows(
-        f"column {name!r}, row {row}: expected {expected}, got {first}",
-        column=name,
-        row=row,
-        file=None,
-        expected=expected,
-        got=first,
+        **_told(name, row, expected, first),
         rows=[row for row, _ in found],
         reasons=[f"{kind}: column {name!r}: expected {expected}, got {value}" for _, value in found],
     )
@@ -322,7 +314,7 @@ def _offsets_and_bytes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_binary(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
-    marks, data = _offsets_and_bytes(column) if len(column) else (np.zeros(1, np.int64), np.empty(0, np.uint8))
+    marks, data = _offsets_and_bytes(column)
     width = spec.size * np.dtype(spec.dtype).itemsize
     lengths = np.diff(marks)
     wrong = np.flatnonzero(lengths % max(width, 1) if spec.is_ragged else lengths != width)
@@ -336,7 +328,7 @@ def _from_binary(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | 
 
 
 def _from_string(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
-    marks, data = _offsets_and_bytes(column) if len(column) else (np.zeros(1, np.int64), np.empty(0, np.uint8))
+    marks, data = _offsets_and_bytes(column)
     if spec.is_ragged:
         values = data[marks[0] : marks[-1]].astype(spec.dtype)
         return Ragged(values, (marks - marks[0]).astype(np.int64))

@@ -274,10 +274,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
 
 
 def _session_of(dataset: Any) -> SparkSession:
-    from pyspark.sql import SparkSession
-
-    found = getattr(dataset, "sparkSession", None) or SparkSession.getActiveSession()
-    return found if found is not None else SparkSession.builder.getOrCreate()
+    return getattr(dataset, "sparkSession", None) or session.current()
 
 
 def _default_store(spark: SparkSession) -> str:

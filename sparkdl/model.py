@@ -12,13 +12,12 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 
 from sparkdl import session, store
 from sparkdl.bundle import Bundle
-from sparkdl.columns import quoted
 from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.udf import PROBLEM, scorer_of, scoring_udf
-from sparkdl.signature import Signature, column_kinds
+from sparkdl.signature import Signature, column_kinds, quoted
 from sparkdl.train.summary import TrainingSummary
 
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ def device(name: str) -> Converter:
     """A device's name."""
 
     def convert(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        if not isinstance(value, str) or not re.fullmatch(scoring.DEVICE, value):
             raise refuse(name, "'auto', 'cpu', 'cuda' or 'cuda:N'", value)
         return value
 

@@ -259,6 +259,11 @@ class Signature:
         return f"({inputs}) -> ({outputs})"
 
 
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it, whatever is in it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _told(spec: TensorSpec) -> dict[str, Any]:
     """What ``TensorSpec(**…)`` takes back; what is not used is not told, as before it was known."""
     told = asdict(spec)
@@ -410,9 +415,9 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
         )
     found: dict[str, tuple[int, ...]] = {}
     for column in columns:
-        quoted = f"`{column.replace('`', '``')}`"
-        rows = df.select(quoted).where(f"{quoted} IS NOT NULL").head(1)
-        if not rows and not df.select(quoted).head(1):
+        name = quoted(column)
+        rows = df.select(name).where(f"{name} IS NOT NULL").head(1)
+        if not rows and not df.select(name).head(1):
             raise EmptyDatasetError(column)
         if not rows:
             raise SignatureError(

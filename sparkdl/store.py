@@ -76,7 +76,8 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole or not at all: through a temporary name where files are renamed, else at the stream's close.
 
-    On HDFS, which renames to no name that is taken, a file that was there is removed first. Raises StoreError with the reason when it cannot be written.
+    On HDFS, which renames to no name that is taken, a file that was there is removed first. Raises StoreError with the
+    reason when it cannot be written.
     """
     filesystem, path = resolve(uri)
     local, renames = isinstance(filesystem, fs.LocalFileSystem), filesystem.type_name in _RENAMES

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sparkdl import store
-from sparkdl.columns import quoted
 from sparkdl.data import lease
 from sparkdl.data.locate import Locator, located_error
 from sparkdl.data.manifest import MANIFEST, DataFile, Dataset, LabelFacts, Layout, check_split, merged
@@ -25,7 +24,7 @@ from sparkdl.errors import (
     StoreError,
 )
 from sparkdl.session import collect
-from sparkdl.signature import Signature, check_indicator, column_kinds, label_spec, weight_spec
+from sparkdl.signature import Signature, check_indicator, column_kinds, label_spec, quoted, weight_spec
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -22,11 +22,12 @@ from sparkdl.score.output import Layout
 from sparkdl.score.parquet import NotScannable
 from sparkdl.score.result import ScoredTable
 from sparkdl.score.staging import Staging
+from sparkdl.score.udf import PROBLEM
+from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_PROBLEM = "__sparkdl_problem__"
 logger = logging.getLogger(__name__)
 
 
@@ -103,16 +104,16 @@ def _by_dataframe(job: Job, place: Staging | None, why: str) -> ScoredTable:
     options = _writer_options(job.layout, job.source.df.sparkSession.version)
     model = job.model
     if job.invalid != "error":  # the reasons are counted, also of rows that are left out
-        model = model.copy({model.handleInvalid: "keep", model.errorCol: _PROBLEM})
-    scored = model.transform(job.source.df.select(*map(_quoted, job.needed)))
-    problem = sf.col(_PROBLEM) if job.invalid != "error" else sf.lit(None).cast("string")
+        model = model.copy({model.handleInvalid: "keep", model.errorCol: PROBLEM})
+    scored = model.transform(job.source.df.select(*map(quoted, job.needed)))
+    problem = sf.col(PROBLEM) if job.invalid != "error" else sf.lit(None).cast("string")
     counts = [sf.count(sf.when(sf.substring_index(problem, ":", 1) == kind, 1)).alias(kind) for kind in KINDS]
     seen = Observation()
     table = scored.observe(seen, sf.count(sf.lit(1)).alias("rows"), *counts)
     if job.invalid == "skip":
         table = table.where(problem.isNull())
     passed = job.passed if place else ()
-    kept: list[Any] = [_quoted(name) for name in (*passed, *job.outputs.values())]
+    kept: list[Any] = [quoted(name) for name in (*passed, *job.outputs.values())]
     if job.error_column:
         kept.append(problem.alias(job.error_column))
     try:
@@ -148,7 +149,3 @@ def _writer_options(layout: Layout, version: str) -> dict[str, Any]:
             )
         options["parquet.block.row.count.limit"] = layout.row_group_size
     return options
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

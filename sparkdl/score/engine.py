@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from sparkdl.errors import InvalidParamError, SparkdlError
 from sparkdl.score import packing
-from sparkdl.score.scoring import PRECISIONS
+from sparkdl.score.scoring import DEVICE, PRECISIONS
 from sparkdl.score.sizing import Sizes
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -25,7 +25,7 @@ def device_of(name: str) -> torch.device:
 
     Raises InvalidParamError for any other name, SparkdlError if there is no such GPU here.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(DEVICE, name):
         raise InvalidParamError(
             f"'device' must be one of ['auto', 'cpu', 'cuda', 'cuda:N'] (got {name!r})", param="device", value=name
         )

@@ -20,13 +20,13 @@ from sparkdl.columns import BadRows, Ragged
 from sparkdl.data.ahead import ahead
 from sparkdl.errors import DataError
 from sparkdl.score import worker
+from sparkdl.score.inputs import Inputs
 from sparkdl.score.scoring import Scoring
+from sparkdl.score.transfer import Arrays
 from sparkdl.signature import Signature
 
 PIECE_BYTES = 32 << 20  # of tensors, read at once: two such pieces are alive
 Files = Mapping[str, bytes]
-Inputs = dict[str, "np.ndarray | Ragged"]
-Outputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Scorer:
 
         Raises DataError for the first bad row if ``scoring.invalid`` is ``error``.
         """
-        pieces: list[tuple[_Piece, Outputs]] = []
+        pieces: list[tuple[_Piece, Arrays]] = []
         predictor = None
         worker.use_cores()
         with ExitStack() as task:
@@ -108,7 +108,7 @@ class Scorer:
                         inputs[spec.name] = error.rest
         return _Piece(start, len(rows), inputs, good, problems)
 
-    def _scored(self, pieces: list[tuple[_Piece, Outputs]]) -> Scored:
+    def _scored(self, pieces: list[tuple[_Piece, Arrays]]) -> Scored:
         problems: dict[int, str] = {}
         made: dict[str, list[pa.Array]] = {spec.name: [] for spec in self.signature.outputs}
         for piece, outputs in pieces:
@@ -123,7 +123,7 @@ class Scorer:
         whole = {name: parts[0] if len(parts) == 1 else pa.concat_arrays(parts) for name, parts in made.items()}
         return Scored(whole, dict(sorted(problems.items())))
 
-    def _non_finite(self, piece: _Piece, outputs: Outputs) -> dict[int, str]:
+    def _non_finite(self, piece: _Piece, outputs: Arrays) -> dict[int, str]:
         found: dict[int, str] = {}
         for name, values in outputs.items():
             if values.dtype.kind != "f" or np.isfinite(values).all():

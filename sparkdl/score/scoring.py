@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 INVALID = ("error", "keep", "skip")
+DEVICE = r"auto|cpu|cuda(:\d+)?"
 UDF_TYPES = ("auto", "arrow", "pandas")
 
 

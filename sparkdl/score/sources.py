@@ -88,11 +88,9 @@ def opened(spark: SparkSession | None, source: Any) -> Source:
 
     Raises InvalidParamError for something else, StoreError if there is nothing to read, SignatureError for a stream.
     """
-    from pyspark.sql import SparkSession
-
     if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
         uri = store.absolute(source)
-        spark = spark or SparkSession.builder.getOrCreate()
+        spark = spark or session.current()
         if not store.exists(uri):
             raise StoreError(
                 f"there is nothing at {uri!r}; 'source' is a Parquet file or folder, or a Delta table", uri=uri

@@ -286,9 +286,8 @@ def _keep_only(folder: str, files: set[str]) -> None:
     for name in there - files:
         filesystem.delete_file(posixpath.join(path, name))
     kept = {parent for name in files for parent in _parents(name)}
-    for name in sorted(
-        _files(folder, fs.FileType.Directory) - kept, reverse=True
-    ):  # what is in a folder comes before it
+    empty = _files(folder, fs.FileType.Directory) - kept
+    for name in sorted(empty, reverse=True):  # what is in a folder comes before it
         filesystem.delete_dir(posixpath.join(path, name))
 
 

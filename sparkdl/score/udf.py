@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from sparkdl import columns, session
 from sparkdl.bundle import Bundle
-from sparkdl.columns import quoted
 from sparkdl.errors import InvalidParamError
 from sparkdl.score.scorer import Files, Scored, Scorer
 from sparkdl.score.scoring import Scoring
+from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
