@@ -21,7 +21,9 @@ _HOME_OF = {
     "JSONLinesLogger": "sparkdl.train.loggers",
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
+    "Registry": "sparkdl.registry.registry",
     "Run": "sparkdl.train.callbacks",
+    "ScoreQuery": "sparkdl.stream.query",
     "ScoredTable": "sparkdl.score.result",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
@@ -33,6 +35,7 @@ _HOME_OF = {
     "World": "sparkdl.train.world",
     "log_to_driver": "sparkdl.train.messages",
     "materialize": "sparkdl.data.materialize",
+    "score_stream": "sparkdl.stream.start",
     "score_table": "sparkdl.score.batch",
 }
 
@@ -44,10 +47,13 @@ if TYPE_CHECKING:
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
+    from sparkdl.registry.registry import Registry
     from sparkdl.runner import HorovodRunner
     from sparkdl.score.batch import score_table
     from sparkdl.score.result import ScoredTable
     from sparkdl.signature import Signature, TensorSpec
+    from sparkdl.stream.query import ScoreQuery
+    from sparkdl.stream.start import score_stream
     from sparkdl.train.callbacks import Callback, Run
     from sparkdl.train.loggers import CSVLogger, JSONLinesLogger, Logger, MLflowLogger, TensorBoardLogger
     from sparkdl.train.messages import log_to_driver
@@ -64,7 +70,9 @@ __all__ = [
     "JSONLinesLogger",
     "Logger",
     "MLflowLogger",
+    "Registry",
     "Run",
+    "ScoreQuery",
     "ScoredTable",
     "Signature",
     "SparkdlError",
@@ -77,6 +85,7 @@ __all__ = [
     "__version__",
     "log_to_driver",
     "materialize",
+    "score_stream",
     "score_table",
 ]
 

@@ -22,6 +22,9 @@
      │   ├─ NonFiniteLossError                  the loss became NaN or infinite
      │   └─ CheckpointError                     nothing to resume, or a checkpoint of another run
      ├─ ScoringError             (RuntimeError) a table could not be scored to its end
+     ├─ StreamError              (RuntimeError) a stream cannot start, or cannot go on
+     │   └─ SinkError                           where its rows go does not take them
+     ├─ RegistryError            (ValueError)   a registry has no such name, version or alias, or cannot be used
      └─ BundleError              (ValueError)   a bundle cannot be used
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
          ├─ BundleIntegrityError                a file is missing, changed or where it must not be
@@ -214,6 +217,27 @@ class ScoringError(SparkdlError, RuntimeError):
 
     uri: str | None
     finished: int
+
+
+class StreamError(SparkdlError, RuntimeError):
+    """A stream cannot start, or cannot go on. Fields: ``checkpoint``."""
+
+    checkpoint: str
+
+
+class SinkError(StreamError):
+    """A sink does not take the rows. Fields: ``sink``, what it is in one word and its place."""
+
+    sink: str
+
+
+class RegistryError(SparkdlError, ValueError):
+    """A registry has no such name, version or alias, or cannot be used. Fields: ``registry``, ``name`` (or None),
+    ``version`` (a number, an alias, or None)."""
+
+    registry: str
+    name: str | None
+    version: int | str | None
 
 
 class BundleError(SparkdlError, ValueError):
