@@ -27,7 +27,7 @@ SPARK_OF_DTYPE = {
     "bool": "boolean", "uint8": "smallint", "int8": "tinyint", "int16": "smallint", "int32": "int",
     "int64": "bigint", "float16": "float", "float32": "float", "float64": "double",
 }  # fmt: skip
-KINDS = ("null", "shape", "value", "undecodable", "non-finite")  # of what can be wrong with a row
+KINDS = ("null", "shape", "value", "undecodable", "non-finite", "failed")  # of what can be wrong with a row
 _WIDER = {"uint8": np.int16, "float16": np.float32}  # Spark has neither
 
 

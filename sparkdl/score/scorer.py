@@ -6,20 +6,22 @@ While the model computes on some rows the next are read and decoded in a thread.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sparkdl import columns
-from sparkdl.columns import BadRows, Ragged
+from sparkdl.columns import BadRows
 from sparkdl.data.ahead import ahead
 from sparkdl.errors import DataError
-from sparkdl.score import worker
+from sparkdl.score import failing, worker
 from sparkdl.score.inputs import Inputs
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.transfer import Arrays
@@ -42,6 +44,14 @@ class Scored:
     problems: dict[int, str]
 
 
+@dataclass
+class Seconds:
+    """What scoring takes: ``decode`` columns into tensors, in a thread beside the ``model``."""
+
+    decode: float = 0.0
+    model: float = 0.0
+
+
 @dataclass(frozen=True)
 class Scorer:
     """Travels to the workers. fetch: gives the bundle's files; trusted: as for ``Bundle.load``."""
@@ -52,29 +62,49 @@ class Scorer:
     scoring: Scoring
     trusted: bool | Collection[str]
 
-    def score(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, Scored]]:
+    def score(
+        self, batches: Iterable[pa.RecordBatch], seconds: Seconds | None = None
+    ) -> Iterator[tuple[pa.RecordBatch, Scored]]:
         """Each batch, in order, with its predictions. A batch has the signature's columns, and maybe others.
 
-        Raises DataError for the first bad row if ``scoring.invalid`` is ``error``.
+        seconds: to which is added what it takes. Raises DataError for the first bad row if ``scoring.invalid`` is
+        ``error``; otherwise a row on which the model raises is a bad row too, unless it raises on a great many.
         """
+        seconds = seconds or Seconds()
         pieces: list[tuple[_Piece, Arrays]] = []
         predictor = None
         worker.use_cores()
         with ExitStack() as task:
-            for piece in ahead(partial(self._pieces, batches)):
+            for piece in ahead(partial(self._pieces, batches, seconds)):
                 predictor = predictor or task.enter_context(worker.predictor(self))
-                pieces.append((piece, predictor.predict(piece.inputs)))
+                started = time.perf_counter()
+                pieces.append(self._predicted(predictor, piece))
+                seconds.model += time.perf_counter() - started
                 if piece.batch is not None:
                     yield piece.batch, self._scored(pieces)
                     pieces = []
 
-    def _pieces(self, batches: Iterable[pa.RecordBatch], stopped: Event) -> Generator[_Piece, None, None]:
+    def _predicted(self, predictor: Any, piece: _Piece) -> tuple[_Piece, Arrays]:
+        try:
+            return piece, predictor.predict(piece.inputs)
+        except Exception as error:  # whatever a model's operators raise
+            if self.scoring.invalid == "error" or not failing.may_be_a_rows(error):
+                raise
+        good, outputs, reasons = failing.predict_rest(predictor.predict, piece.inputs, len(piece.good))
+        problems = piece.problems | {int(piece.good[row]): why for row, why in reasons.items()}
+        return replace(piece, good=piece.good[good], problems=problems), outputs
+
+    def _pieces(
+        self, batches: Iterable[pa.RecordBatch], seconds: Seconds, stopped: Event
+    ) -> Generator[_Piece, None, None]:
         for batch in batches:
             most = max(1, PIECE_BYTES // self._row_bytes(batch))
             for start in range(0, max(len(batch), 1), most):
                 if stopped.is_set():
                     return
+                started = time.perf_counter()
                 piece = self._read(batch.slice(start, most), start)
+                seconds.decode += time.perf_counter() - started
                 yield replace(piece, batch=batch) if start + most >= len(batch) else piece
 
     def _row_bytes(self, batch: pa.RecordBatch) -> int:
@@ -103,7 +133,7 @@ class Scorer:
                     rest = np.delete(np.arange(len(good)), error.rows)
                     good = good[rest]
                     named = {name: column.take(pa.array(rest)) for name, column in named.items()}
-                    inputs = {name: _taken(value, rest) for name, value in inputs.items()}
+                    inputs = failing.taken(inputs, rest)
                     if error.rest is not None:
                         inputs[spec.name] = error.rest
         return _Piece(start, len(rows), inputs, good, problems)
@@ -156,7 +186,3 @@ class _Piece:
     good: np.ndarray
     problems: dict[int, str]
     batch: pa.RecordBatch | None = None
-
-
-def _taken(values: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
-    return values.take(rows) if isinstance(values, Ragged) else values[rows]

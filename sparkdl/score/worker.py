@@ -1,4 +1,8 @@
-"""What a worker process keeps between tasks and micro-batches: one loaded model, by its bundle's digest."""
+"""What a worker process keeps between tasks and micro-batches: loaded models, by their bundle's digest.
+
+One of them, as a rule: the last one used. A stream may say that more of them stay (``keep``), and have the next one
+loaded in a thread while the one before it still scores (``load_ahead``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,9 +27,12 @@ if TYPE_CHECKING:
     from sparkdl.score.scorer import Scorer
     from sparkdl.score.transfer import Arrays
 
+Key = tuple[str, Scoring]
 logger = logging.getLogger(__name__)
 _lock = threading.RLock()  # of what is kept, which a thread of ``residence`` may drop
-_kept: tuple[tuple[str, Scoring], Predictor] | None = None
+_kept: dict[Key, Predictor] = {}
+_wanted: frozenset[str] = frozenset()  # digests of models that stay when another one is loaded
+_ahead: threading.Thread | None = None
 
 
 @contextmanager
@@ -34,7 +41,7 @@ def predictor(scorer: Scorer) -> Iterator[Predictor | InTurn]:
 
     On a GPU at most ``models_per_gpu`` processes of this machine keep one there; others wait for their turn.
     """
-    scoring = replace(scorer.scoring, device=_device(scorer.scoring.device))
+    scoring = _key(scorer)[1]
     device = engine.device_of(scoring.device)
     if device.type == "cpu":
         yield _loaded(scorer, scoring)
@@ -60,33 +67,86 @@ class InTurn:
         """See ``Predictor.predict``; waits for a place, and loads the model unless it is still there."""
         from sparkdl.score import residence
 
-        with residence.held(self.device, self.scoring.models_per_gpu, on_evict=partial(_drop, self.device)):
+        with residence.held(self.device, self.scoring.models_per_gpu, on_evict=partial(_drop_from, self.device)):
             return _loaded(self.scorer, self.scoring).predict(inputs)
 
 
+def keep(digests: Collection[str]) -> None:
+    """From now on the models of these bundles stay when another one is loaded; those of others go now."""
+    global _wanted
+    _wanted = frozenset(digests)
+    _drop(lambda key, _: key[0] not in _wanted)
+
+
+def load_ahead(scorer: Scorer) -> None:
+    """Begin to load a model in a thread, if it is to run on the CPU and is not here yet. One at a time."""
+    global _ahead
+    key = _key(scorer)
+    if _ahead is not None and _ahead.is_alive():
+        return
+    if key not in _kept and engine.device_of(key[1].device).type == "cpu":
+        _ahead = threading.Thread(target=_load_ahead, args=(scorer, key), name="sparkdl-load-ahead", daemon=True)
+        _ahead.start()
+
+
+def loaded() -> list[str]:
+    """Digests of the bundles whose models are here."""
+    with _lock:
+        return sorted({digest for digest, _ in _kept})
+
+
+def _load_ahead(scorer: Scorer, key: Key) -> None:
+    try:
+        predictor = _made(scorer, key)
+    except Exception:  # whatever loading raises, the first task that needs it will raise again
+        logger.warning("the model %.12s could not be loaded ahead", scorer.digest, exc_info=True)
+        return
+    with _lock:
+        if scorer.digest in _wanted:
+            _kept.setdefault(key, predictor)
+            _freeze()
+
+
+def _key(scorer: Scorer) -> Key:
+    return scorer.digest, replace(scorer.scoring, device=_device(scorer.scoring.device))
+
+
 def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
-    global _kept
     key = (scorer.digest, scoring)
     with _lock:
-        if _kept is None or _kept[0] != key:
-            _drop()  # its memory first
-            started = time.monotonic()
-            bundle = Bundle.from_files(scorer.fetch(), trusted=scorer.trusted)
-            _kept = (key, Predictor(bundle, scoring))
-            logger.info("loaded the model %.12s in %.2f s", scorer.digest, time.monotonic() - started)
-            if _task():
-                gc.freeze()  # Spark's daemon collects garbage after every task: of torch that takes longer than a batch
-        return _kept[1]
+        if key not in _kept:
+            _drop(lambda other, _: other[0] not in _wanted)  # its memory first
+            _kept[key] = _made(scorer, key)
+            _freeze()
+        return _kept[key]
 
 
-def _drop(device: torch.device | None = None) -> None:
-    """Let go of the model, if it is on this device."""
-    global _kept
+def _made(scorer: Scorer, key: Key) -> Predictor:
+    started = time.monotonic()
+    predictor = Predictor(Bundle.from_files(scorer.fetch(), trusted=scorer.trusted), key[1])
+    logger.info("loaded the model %.12s in %.2f s", scorer.digest, time.monotonic() - started)
+    return predictor
+
+
+def _freeze() -> None:
+    """Spark's daemon collects garbage after every task: of torch's objects that takes longer than a batch."""
+    if _task():
+        gc.freeze()
+
+
+def _drop(is_done_with: Callable[[Key, Predictor], bool]) -> None:
+    """Let go of these models."""
     with _lock:
-        if _kept is not None and device in (None, _kept[1].device):
-            _kept = None
+        done = [key for key, predictor in _kept.items() if is_done_with(key, predictor)]
+        for key in done:
+            del _kept[key]
+        if done:
             gc.unfreeze()
             gc.collect()  # an exported program refers to itself, and would stay beside the next one
+
+
+def _drop_from(device: torch.device) -> None:
+    _drop(lambda _, predictor: predictor.device == device)
 
 
 def use_cores() -> None:

@@ -279,7 +279,7 @@ def turns(monkeypatch):
     device = torch.device("cpu", 0)
     monkeypatch.setattr(engine, "device_of", lambda name: device)
     monkeypatch.setattr(residence, "PAUSE_S", 0.2)
-    monkeypatch.setattr(worker, "_kept", None)
+    monkeypatch.setattr(worker, "_kept", {})
     return [worker.InTurn(scorer(nn.Linear(2, 1)), Scoring(), device) for _ in range(2)]
 
 
@@ -293,10 +293,10 @@ def test_a_scorer_gives_way_in_the_middle_of_its_task_and_goes_on(turns, process
     monkeypatch.setattr(tempfile, "tempdir", other.folder)
     x = {"x": np.ones((3, 2), np.float32)}
     first = turns[0].predict(x)["prediction"].tolist()
-    assert worker._kept is not None
+    assert worker._kept
     other.ask("enter", 0, 1)
     other.hears("waiting", "enter")
-    assert worker._kept is None
+    assert not worker._kept
     other.pauses()
     assert turns[0].predict(x)["prediction"].tolist() == first
     other.hears("a", "evicted")
@@ -305,21 +305,21 @@ def test_a_scorer_gives_way_in_the_middle_of_its_task_and_goes_on(turns, process
 
 def test_what_gives_way_is_the_model_on_that_device(turns):
     loaded = worker._loaded(turns[0].scorer, Scoring())
-    worker._drop(torch.device("cuda", 0))
+    worker._drop_from(torch.device("cuda", 0))
     assert worker._loaded(turns[0].scorer, Scoring()) is loaded
-    worker._drop(turns[0].device)
-    assert worker._kept is None
+    worker._drop_from(turns[0].device)
+    assert not worker._kept
 
 
 def test_a_place_that_is_given_up_does_not_take_the_model_from_a_task_that_has_just_loaded_it(turns, monkeypatch):
-    dropping = threading.Thread(target=worker._drop)
+    dropping = threading.Thread(target=worker._drop_from, args=[turns[0].device])
 
     def task():  # asked for before the model is loaded, and after
-        if worker._kept is not None and dropping.ident is None:
+        if worker._kept and dropping.ident is None:
             dropping.start()
             dropping.join(0.5)  # it is to wait for the one that loads
 
     monkeypatch.setattr(worker, "_task", task)
     assert worker._loaded(turns[0].scorer, Scoring()) is not None
     dropping.join()
-    assert worker._kept is None
+    assert not worker._kept

@@ -231,7 +231,63 @@ def test_a_model_that_gives_way_to_another_leaves_no_memory_behind():
 
     x = pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
     list(scorer(Reciprocal(), X).score([x]))
-    first = weakref.ref(worker._kept[1]._forward.module)
+    first = weakref.ref(next(iter(worker._kept.values()))._forward.module)
     gc.freeze()
     list(scorer(nn.Identity(), X).score([x]))
     assert first() is None
+
+
+class Table(nn.Module):
+    """Fails on ids that it has no entry for, as an nn.Embedding does."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = nn.Embedding(10, 1)
+
+    def forward(self, x):
+        return self.entries(x)[:, 0]
+
+
+IDS = TensorSpec("x", "int64", (), ("x",), ("bigint",))
+
+
+@pytest.mark.parametrize("poison", [[], [0], [7], [0, 1, 2], [3, 500, 999], list(range(0, 1000, 50))])
+def test_a_row_on_which_the_model_raises_is_a_bad_row_and_the_others_are_scored(poison):
+    ids = np.arange(1000) % 10
+    ids[poison] = 10 + np.arange(len(poison))
+    score = scorer(Table(), IDS, invalid="keep")
+    ((_, scored),) = score.score([pa.RecordBatch.from_arrays([pa.array(ids)], ["x"])])
+    assert list(scored.problems) == poison
+    assert all(why.startswith("failed: the model raised IndexError") for why in scored.problems.values())
+    values = scored.outputs["prediction"]
+    assert [row for row in range(1000) if not values[row].is_valid] == poison
+    bundle = Bundle.from_files(score.fetch())
+    good = np.delete(np.arange(1000), poison)
+    expected = bundle.predict({"x": ids[good]})["prediction"]
+    assert values.take(pa.array(good)).to_pylist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_a_model_that_raises_on_a_great_many_rows_ends_the_task():
+    rows = pa.RecordBatch.from_arrays([pa.array(np.arange(1000))], ["x"])
+    with pytest.raises(IndexError):
+        list(scorer(Table(), IDS, invalid="keep").score([rows]))
+    with pytest.raises(IndexError):  # and by default one is enough
+        list(scorer(Table(), IDS).score([rows.slice(5, 10)]))
+
+
+def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkeypatch):
+    monkeypatch.setattr(worker, "_kept", {})
+    monkeypatch.setattr(worker, "_wanted", frozenset())
+    x = pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
+    first, second, third = scorer(Reciprocal(), X), scorer(nn.Identity(), X), scorer(nn.Tanh(), X)
+    worker.keep([first.digest, second.digest])
+    list(first.score([x]))
+    worker.load_ahead(second)
+    worker._ahead.join()
+    assert worker.loaded() == sorted([first.digest, second.digest])
+    list(second.score([x]))
+    list(first.score([x]))
+    list(third.score([x]))  # not among those that stay, and it drops none of them
+    assert worker.loaded() == sorted([first.digest, second.digest, third.digest])
+    worker.keep([third.digest])
+    assert worker.loaded() == [third.digest]
