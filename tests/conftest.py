@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import kafka
 import pytest
 
 os.environ["PYSPARK_PYTHON"] = sys.executable  # workers would take the PATH's python3
@@ -34,6 +35,8 @@ def spark(tmp_path_factory):
     builder = SparkSession.builder.master("local[2]").appName("sparkdl tests")
     for name, value in CONF.items():
         builder = builder.config(name, value)
+    if connectors := kafka.session_jars():
+        builder = builder.config("spark.jars", connectors)
     session = (
         builder.config("spark.python.daemon.module", "warm_daemon")
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))

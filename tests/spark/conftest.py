@@ -5,6 +5,7 @@ import os
 import cloudpickle
 import pytest
 import signals as signals_module
+from kafka import broker, own_broker, topic  # noqa: F401  fixtures
 from signals import Signal
 
 
