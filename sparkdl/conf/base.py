@@ -1,81 +1,43 @@
-"""The jobs' confs: YAML, checked by typed models before anything runs."""
+"""What all confs share: reading, checking, secrets out of the environment, and errors that name the key."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparkdl.errors import ConfError, did_you_mean
 
+_FROM_ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_]\w*)\}")
+_NAMES_A_SECRET = re.compile(r"secret|password|passwd|token|credential|access.?key|jaas", re.IGNORECASE)
 
-class _Conf(BaseModel):
+
+class Conf(BaseModel):
+    """A map of keys to values; keys that are not there are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class TrainConf(_Conf):
-    """jobs/train.py."""
-
-    data: str = Field(description="Parquet table to train on")
-    test: str | None = Field(None, description="Parquet table to report held-out figures on")
-    model: str = Field(description="import path of what makes the module, package.module:name")
-    bundle: str = Field(description="where the bundle is written")
-    overwrite: bool = Field(False, description="replace a bundle that is there")
-    estimator: dict[str, Any] = Field(default_factory=dict, description="Params of TorchEstimator")
-
-    @field_validator("estimator")
-    @classmethod
-    def _known_params(cls, value: dict[str, Any]) -> dict[str, Any]:
-        from sparkdl.estimator import TorchEstimator
-
-        known = [param.name for param in TorchEstimator().params if param.name != "model"]
-        for name in value:
-            if name not in known:
-                raise ValueError(f"TorchEstimator has no Param {name!r}{did_you_mean(name, known)}")
-        return value
-
-
-class ScoreBatchConf(_Conf):
-    """jobs/score_batch.py."""
-
-    source: str = Field(description="Parquet or Delta table to score")
-    bundle: str = Field(description="the model")
-    output: str = Field(description="where the scored table is written, as Parquet")
-    columns: list[str] | None = Field(
-        None, description="columns of the source that the scored table keeps; all if none"
-    )
-    partitionBy: list[str] = Field(default_factory=list, description="columns that become folders")
-    rowGroupSize: int | None = Field(None, description="rows to a row group")
-    compression: str = Field("snappy", description="snappy, zstd, gzip, lz4 or none")
-    overwrite: bool = Field(False, description="replace a table that is there")
-    model: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")
-
-
-class ScoreStreamConf(_Conf):
-    """jobs/score_stream.py."""
-
-    source: str = Field(description="directory in which Parquet files arrive")
-    columns: str = Field(description="the files' columns, as DDL: id bigint, image array<float>")
-    bundle: str = Field(description="the model")
-    output: str = Field(description="where scored rows are written, as Parquet")
-    checkpoint: str = Field(description="where the query keeps what it has done")
-    trigger: str = Field("1 second", description="time between micro-batches, or 'available now' to stop at the end")
-    model: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")
-
-
-C = TypeVar("C", bound=_Conf)
+C = TypeVar("C", bound=Conf)
 
 
 def load(kind: type[C], path: str) -> C:
-    """The conf in the YAML file at ``path``. Raises ConfError naming file, key, value and what was expected."""
+    """The conf in the YAML file at ``path``. Raises ConfError naming file, key, value and what was expected.
+
+    A value may hold ``${env:NAME}``: it stays as it is written until ``filled``, so that no secret is in a message, and
+    it is an error here if the environment has no NAME. A key whose name is that of a secret must have such a value.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfError(f"cannot read the conf {path!r}: {error.strerror}", path=path, key=None) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfError(f"{path} is not YAML: {error}", path=path, key=None) from error
     if not isinstance(content, dict):
         raise ConfError(
@@ -83,21 +45,69 @@ def load(kind: type[C], path: str) -> C:
             path=path,
             key=None,
         )
+    _check_secrets(content, path, ())
     try:
-        return kind(**content)
+        return kind(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
         lines = [_explained(found, kind) for found in error.errors()]
-        key = str(error.errors()[0]["loc"][0])
+        key = str((error.errors()[0]["loc"] or (None,))[0])
         raise ConfError(f"{path}:\n  " + "\n  ".join(lines), path=path, key=key) from error
+
+
+def _check_secrets(value: Any, path: str, place: tuple[str, ...]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_secrets(inner, path, (*place, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, inner in enumerate(value):
+            _check_secrets(inner, path, (*place, str(number)))
+    elif isinstance(value, str):
+        key = ".".join(place)
+        for name in _FROM_ENVIRONMENT.findall(value):
+            if name not in os.environ:
+                raise ConfError(f"{path}:\n  {key}: the environment has no {name}; set it", path=path, key=place[0])
+        if place and _NAMES_A_SECRET.search(place[-1]) and not _FROM_ENVIRONMENT.search(value):
+            raise ConfError(
+                f"{path}:\n  {key}: a secret does not belong in a file; write ${{env:NAME}} and set NAME",
+                path=path,
+                key=place[0],
+            )
+
+
+def filled(value: Any) -> Any:
+    """``value``, of maps, lists and texts, with every ``${env:NAME}`` replaced by what the environment has."""
+    if isinstance(value, str):
+        return _FROM_ENVIRONMENT.sub(lambda found: os.environ[found[1]], value)
+    if isinstance(value, Mapping):
+        return {key: filled(inner) for key, inner in value.items()}
+    return [filled(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _explained(found: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in found["loc"])
+    fields = {field.alias or name: field for name, field in _of_place(kind, found["loc"][:-1]).model_fields.items()}
     if found["type"] == "extra_forbidden":
-        return f"{key}: there is no such key{did_you_mean(key, kind.model_fields)}"
+        return f"{key}: there is no such key{did_you_mean(str(found['loc'][-1]), fields)}"
     if found["type"] == "missing":
-        return f"{key}: is missing ({kind.model_fields[key].description})"
+        return f"{key}: is missing ({fields[found['loc'][-1]].description})"
+    if found["type"] == "value_error":  # ours: it names what it got
+        said = f"{found['ctx']['error']}"
+        return f"{key}: {said}" if key else said
     return f"{key}: {found['msg']} (got {found['input']!r})"
+
+
+def _of_place(kind: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
+    """The model of the map at ``place`` within one of ``kind``."""
+    for part in place:
+        field = kind.model_fields.get(str(part))
+        if field is not None:
+            inner = [type_ for type_ in (field.annotation, *get_args(field.annotation)) if _is_model(type_)]
+            kind = inner[0] if inner else kind
+    return kind
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def of_command_line(kind: type[C]) -> C:

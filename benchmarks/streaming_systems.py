@@ -1,0 +1,62 @@
+"""The systems of the streaming benchmark: each starts a query on the same stream of ``id`` and ``features``.
+
+All give ``id`` and ``prediction``; ``sparkdl.score_stream`` also ``model_version``. Those of NOOP go nowhere, those of PARQUET
+into a table. ``plain-parquet`` is ``identity`` with Spark's own file sink, ``transform-parquet`` is ``sparkdl.transform`` with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import scoring_systems
+import torch
+from pyspark.sql import DataFrame
+from scoring_works import MLP
+
+import sparkdl
+
+NOOP = {
+    "identity": scoring_systems.identity,
+    "pandas_udf": scoring_systems.by_pandas_udf,
+    "predict_batch_udf": scoring_systems.by_predict_batch_udf,
+    "sparkdl.transform": scoring_systems.transform,
+}
+PARQUET = {"plain-parquet": scoring_systems.identity, "transform-parquet": scoring_systems.transform}
+SYSTEMS = [*NOOP, *PARQUET, "sparkdl.score_stream"]
+Start = Callable[[DataFrame, Path, dict[str, Any]], Any]  # (events, an empty folder, trigger) -> StreamingQuery
+
+
+def start(system: str, events: DataFrame, folder: Path, trigger: dict[str, Any]) -> Any:
+    """The StreamingQuery of ``system``, started. folder: for its checkpoint and its table."""
+    if system == "sparkdl.score_stream":
+        return scored(events, folder, trigger).query
+    frame = (NOOP | PARQUET)[system](events, MLP)
+    writer = frame.writeStream.option("checkpointLocation", str(folder / "checkpoint")).trigger(**trigger)
+    if system in PARQUET:
+        return writer.format("parquet").start(str(folder / "out"))
+    return writer.format("noop").start()
+
+
+def scored(events: DataFrame, folder: Path, trigger: dict[str, Any], **more: Any) -> Any:
+    """A ScoreQuery with Parquet for rows and dead letters."""
+    return sparkdl.score_stream(
+        events,
+        sink=sparkdl.sinks.Parquet(str(folder / "out")),
+        checkpoint=str(folder / "checkpoint"),
+        deadLetter=str(folder / "dead"),
+        columns=["id"],
+        trigger="available now" if "availableNow" in trigger else trigger["processingTime"],
+        **{"model": scoring_systems.model_of(MLP), **more},
+    )
+
+
+@functools.cache
+def version(seed: int) -> sparkdl.Bundle:
+    """The network of MLP with other weights."""
+    module = MLP.network()
+    with torch.no_grad():
+        module[4].bias += seed
+    return sparkdl.Bundle.from_module(module, MLP.signature)

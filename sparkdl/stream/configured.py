@@ -1,0 +1,146 @@
+"""What a job's conf says, made: events, sinks, a query; and how a job ends.
+
+Secrets (``${env:NAME}`` in the conf) are put in here, where the values are used, and nowhere kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sparkdl import store
+from sparkdl.conf.base import filled
+from sparkdl.errors import (
+    BundleNotFoundError,
+    ConfError,
+    InvalidParamError,
+    RegistryError,
+    SparkdlError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
+    from sparkdl.sinks.sink import Sink
+    from sparkdl.stream.query import ScoreQuery
+
+DONE, FAILED, BAD_CONF, INPUT_MISSING, ALERT = 0, 1, 2, 3, 4  # exit statuses of a job
+_LOOK_EVERY_S = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+def events(spark: SparkSession, conf: SourceConf) -> DataFrame:
+    """The streaming DataFrame. Raises StoreError if there is no folder at its path."""
+    path = filled(conf.path)
+    if path and not any(mark in path for mark in "*?[{") and not store.exists(path):
+        raise StoreError(f"there is nothing at {conf.path!r}, where events should arrive", uri=str(conf.path))
+    reader = spark.readStream.format(conf.format).options(**filled(conf.options))
+    if conf.columns:
+        reader = reader.schema(conf.columns)
+    return reader.load(path) if path else reader.load()
+
+
+def sink(conf: SinkConf) -> Sink:
+    """The sink of this kind."""
+    from sparkdl import sinks
+
+    made = {"parquet": sinks.Parquet, "delta": sinks.Delta, "kafka": sinks.Kafka}[conf.kind]
+    return made(**filled(conf.told))  # type: ignore[no-any-return]
+
+
+def start(spark: SparkSession, conf: ScoreStreamConf) -> ScoreQuery:
+    """The query, started. Raises as ``score_stream`` does, and StoreError as ``events``."""
+    from sparkdl.stream.start import score_stream
+
+    return score_stream(
+        events(spark, conf.source),
+        checkpoint=conf.checkpoint,
+        deadLetter=sink(conf.deadLetter) if conf.deadLetter else None,
+        trigger=conf.trigger,
+        challenger=filled(conf.challenger),
+        share=conf.share,
+        shareBy=conf.shareBy,
+        **_shared(conf),
+    )
+
+
+def replay(spark: SparkSession, conf: ReplayConf) -> dict[str, int]:
+    """The counts of ``replay_dead_letters``, run to its end."""
+    from sparkdl.stream.replay import replay_dead_letters
+
+    return replay_dead_letters(spark, deadLetter=conf.deadLetter, checkpoint=conf.checkpoint, **_shared(conf))
+
+
+def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
+    return {
+        "model": filled(conf.model),
+        "registry": filled(conf.registry),
+        "sink": sink(conf.sink),
+        "settings": dict(conf.settings),
+        "trusted": conf.trusted,
+        "payload": _payload(conf.payload) if conf.payload else None,
+        "columns": conf.columns,
+        "monitor": _monitor(conf.monitor) if conf.monitor else None,
+        "name": conf.name,
+    }
+
+
+def _payload(conf: PayloadConf) -> Any:
+    from sparkdl import payloads
+
+    return payloads.of_conf(conf)
+
+
+def _monitor(conf: MonitorConf) -> Any:
+    from sparkdl.stream.monitor import Monitor
+
+    return Monitor(**filled(conf.model_dump()))
+
+
+def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
+    """Wait until the query ends, or until it is told to: then it ends the micro-batch that runs, and no other begins.
+
+    Raises what the query failed with.
+    """
+    while query.isActive and not told_to_end.wait(_LOOK_EVERY_S):
+        pass
+    if told_to_end.is_set():
+        while query.isActive and query.query.status["isTriggerActive"]:
+            query.awaitTermination(0.05)
+        query.stop()
+    query.awaitTermination()
+
+
+def told_by_signals() -> threading.Event:
+    """Set at SIGTERM and SIGINT."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    return told
+
+
+def exit_status(job: Callable[[], int | None]) -> int:
+    """That of the job, its error said on stderr: 0 done, 1 failed, 2 bad conf, 3 input missing, 4 ended by an alert."""
+    try:
+        return job() or DONE
+    except (BundleNotFoundError, RegistryError, StoreError) as error:
+        return _said(error, INPUT_MISSING)
+    except (ConfError, InvalidParamError) as error:
+        return _said(error, BAD_CONF)
+    except SparkdlError as error:
+        return _said(error, FAILED)
+    except Exception as error:
+        logger.debug("the job failed", exc_info=True)
+        return _said(error, FAILED)
+
+
+def _said(error: Exception, status: int) -> int:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return status
