@@ -209,6 +209,14 @@ class Bundle:
         new |= {alias: new[name] for alias, name in aliases.items()}
         return replace(self, weights=new, metrics=metrics, training=training)
 
+    def with_reference(self, rows: Any) -> Bundle:
+        """The same model with a reference for drift made of ``rows``: a pyarrow table of the columns that it reads, such
+        as it was trained on, shuffled; a few thousand. ``fit`` makes one by itself. Raises as ``drift.Reference.of``."""
+        from sparkdl import drift
+
+        told = drift.Reference.of(rows, self).to_json()
+        return replace(self, training={**self.training, drift.KEY: told})
+
     def module(self) -> nn.Module:
         """The model as a torch module in evaluation mode, taking tensors and returning its raw outputs."""
         return self.program.load(self.weights, trusted=self.trusted)

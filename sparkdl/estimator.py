@@ -15,7 +15,7 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator
 from torch import Tensor, nn
 
-from sparkdl import checks, plan, program, runs, session, store
+from sparkdl import checks, drift, plan, program, runs, session, store
 from sparkdl.bundle import Bundle
 from sparkdl.data.lease import temporary
 from sparkdl.data.manifest import Dataset
@@ -186,7 +186,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
                 answer, attempts = self._launch(spark, rank, size, telling)
                 weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
                 told = answer | {"settings": settings, "attempts": attempts, "phases": telling.phases()}
-                model = self._model(bundle, weights, told | plan.counts(data, training))
+                model = self._model(bundle, weights, told | plan.counts(data, training), data)
                 telling.end(model, answer["history"])
         return model
 
@@ -204,13 +204,16 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         bar = (self.getOrDefault("epochs"), rows) if self.getOrDefault("verbose") else None
         return Telling(loggers, settings | where, bar, materialise)
 
-    def _model(self, bundle: Bundle, weights: Mapping[str, Tensor], told: dict[str, Any]) -> TorchModel:
+    def _model(
+        self, bundle: Bundle, weights: Mapping[str, Tensor], told: dict[str, Any], data: Dataset | PetastormDataset
+    ) -> TorchModel:
         best = told["best_epoch"]
         entry = told["history"][-1 if best is None else best]
         beside = ("epoch", "seconds", "rows", "lr", "phases")
         metrics = {name: value for name, value in entry.items() if name not in beside}
         columns = {p.name: self.getOrDefault(p) for p in self.params if hasattr(ColumnParams, p.name) and self.isSet(p)}
-        return TorchModel(bundle.with_training(weights, metrics, told)).setParams(**columns)
+        trained = drift.with_training_reference(bundle.with_training(weights, metrics, told), data)
+        return TorchModel(trained).setParams(**columns)
 
     def _ranks(self, spark: SparkSession) -> int:
         size, fewest = self.getOrDefault("numProc") or session.free_slots(spark), self.getOrDefault("minProc")
