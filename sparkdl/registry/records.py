@@ -1,0 +1,90 @@
+"""What a registry holds: versions and moves of aliases; how both are named, and how a registry's place is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sparkdl.errors import RegistryError, did_you_mean
+
+CHAMPION = "champion"
+RESERVED = ("bundles",)  # the folder beside those of the names
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/]*)@")
+_SECRET_OPTION = re.compile(r"(?i)([?&][^=&]*(?:pass|secret|token|key|sig|credential)[^=&]*)=[^&#]*")
+
+
+@dataclass(frozen=True)
+class Version:
+    """number: from 1. digest: of the bundle, sha256 of its manifest in hex; empty if whoever made it told none.
+    time: when it was published, in seconds since 1970. by: who did."""
+
+    number: int
+    digest: str
+    time: float
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Move:
+    """alias: now names ``version``; ``before`` is what it named then, or None. time: in seconds since 1970."""
+
+    alias: str
+    version: int
+    before: int | None
+    time: float
+    by: str
+
+
+def check_name(name: Any, registry: str) -> str:
+    """The name of a model. Raises RegistryError for one that no registry takes."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
+        raise RegistryError(
+            f"a model's name must be letters, digits, '.', '_' and '-', begin with a letter or digit, have at most 128 "
+            f"of them and not be one of {list(RESERVED)} (got {name!r})",
+            registry=registry,
+            name=name,
+            version=None,
+        )
+    return name
+
+
+def check_alias(alias: Any, registry: str, name: str | None = None) -> str:
+    """An alias. Raises RegistryError for one that no registry takes; a number would be a version."""
+    if not isinstance(alias, str) or not _NAME.fullmatch(alias) or alias.isdigit():
+        raise RegistryError(
+            "an alias must be letters, digits, '.', '_' and '-', begin with a letter or digit, have at most 128 of them "
+            f"and not be a number (got {alias!r})",
+            registry=registry,
+            name=name,
+            version=alias,
+        )
+    return alias
+
+
+def unknown(what: str, asked: Any, known: Collection[Any], registry: str, name: str | None) -> RegistryError:
+    """The error for a name, alias or version that is not there. what: ``model``, ``alias`` or ``version``."""
+    of = f" of model {name!r}" if name is not None and what != "model" else ""
+    options = [str(option) for option in known]
+    few = options if len(options) <= 20 else [*options[:10], "…", *options[-10:]]
+    told = f"there are [{', '.join(few)}]" if few else f"there is no {what} yet"
+    return RegistryError(
+        f"the registry {registry} has no {what} {asked!r}{of}; {told}{did_you_mean(str(asked), options)}",
+        registry=registry,
+        name=asked if what == "model" else name,
+        version=None if what == "model" else asked,
+    )
+
+
+def shown(uri: str) -> str:
+    """The URI without what is secret in it: a password before the host, options that sound like one."""
+    return _SECRET_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", uri))
+
+
+def secrets_of(uri: str) -> list[str]:
+    """What ``shown`` left out."""
+    options = [found[0].partition("=")[2] for found in _SECRET_OPTION.finditer(uri)]
+    return [secret for secret in [*(found[2] for found in _PASSWORD.finditer(uri)), *options] if secret]
