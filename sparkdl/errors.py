@@ -220,9 +220,9 @@ class ScoringError(SparkdlError, RuntimeError):
 
 
 class StreamError(SparkdlError, RuntimeError):
-    """A stream cannot start, or cannot go on. Fields: ``checkpoint``."""
+    """A stream cannot start, or cannot go on. Fields: ``checkpoint`` (or None)."""
 
-    checkpoint: str
+    checkpoint: str | None = None
 
 
 class SinkError(StreamError):

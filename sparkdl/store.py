@@ -60,6 +60,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def size(uri: str) -> int:
+    """Of a file, in bytes."""
+    filesystem, path = resolve(uri)
+    return int(filesystem.get_file_info(path).size)
+
+
 def names(uri: str) -> list[str]:
     """What is in a folder, by name; nothing if there is no such folder."""
     filesystem, path = resolve(uri)

@@ -122,7 +122,7 @@ def _told_schema(
 ) -> dict[str, Any]:
     """Spark's schema of the table, as JSON values."""
     fields = {field["name"]: field for field in source.df.schema.jsonValue()["fields"]}
-    made = {outputs[spec.name]: _told_type(spec) for spec in model.signature.outputs if spec.name in outputs}
+    made = {outputs[spec.name]: told_type(spec) for spec in model.signature.outputs if spec.name in outputs}
     if "probability" in outputs and model.getOrDefault("probabilityAsVector"):
         made[outputs["probability"]] = {"type": "udt", "class": "vector"}
     if error_column:
@@ -131,7 +131,8 @@ def _told_schema(
     return {"type": "struct", "fields": [*(fields[name] for name in passed), *new]}
 
 
-def _told_type(spec: TensorSpec) -> Any:
+def told_type(spec: TensorSpec) -> Any:
+    """Spark's type of an output's column, as JSON values."""
     ddl = arrow_columns.SPARK_OF_DTYPE[spec.dtype]
     kind: Any = _JSON_OF_DDL.get(ddl, ddl)
     for _ in spec.shape:

@@ -141,6 +141,7 @@ class PieceWriter:
     opened: dict[str, _File] = field(default_factory=dict)  # those of them that have a stream, the last one used last
     done: list[str] = field(default_factory=list)  # paths of files that are closed
     nbytes: int = 0  # held by all files
+    rows: dict[str, int] = field(default_factory=dict)  # given to each file, by its path
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows. Raises StoreError."""
@@ -148,7 +149,9 @@ class PieceWriter:
             if folder not in self.files:
                 path = posixpath.join(folder, self._new_name())
                 self.files[folder] = _File(store.join(self.folder, path), path, self.schema, self.layout)
-            self.nbytes += self.files[folder].add(rows)
+            file = self.files[folder]
+            self.nbytes += file.add(rows)
+            self.rows[file.path] = self.rows.get(file.path, 0) + len(rows)
             self._used(folder)
         if self.nbytes > HELD_BYTES:
             for folder, file in list(self.files.items()):

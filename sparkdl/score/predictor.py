@@ -43,6 +43,7 @@ class Predictor:
         self.device = engine.device_of(scoring.device)
         self.task = bundle.task
         self.signature = bundle.signature
+        self.reference = bundle.training.get("reference")  # of drift, see ``sparkdl.drift``
         self._forward = engine.prepared(bundle.module(), self.device, scoring.precision, scoring.compile)
         self._copies = self.device.type == "cpu" and engine.may_write_inputs(self._forward.module, bundle.program.kind)
         self._transfer = transfer(self.device)

@@ -145,15 +145,26 @@ def _kept(place: Staging | None) -> str:
 def raise_explained(error: Exception, place: Staging | None) -> NoReturn:
     """Raise what ended the Spark job as an error of ours: a DataError if a task raised one."""
     session.raise_if_worker_lacks(error)
-    text = str(error)
-    refused = re.search(r"^(?:sparkdl\.\w+\.)(?:DataError|BadRows): (.+)$", text, re.MULTILINE)
+    refused = refused_row(error)
     if refused:
-        unknown = dict.fromkeys(("column", "row", "file", "expected", "got"))
-        raise DataError(f"{refused[1]}{_kept(place)}", **unknown) from error
-    lines = text.split("\n\tat ")[0].splitlines()[-_MOST_LINES:]  # without the JVM's stack
-    message = "\n".join([f"the Spark job that scores the table failed{_kept(place)}:", *lines])
+        raise DataError(f"{refused}{_kept(place)}", **dict.fromkeys(UNKNOWN)) from error
+    message = f"the Spark job that scores the table failed{_kept(place)}:\n{last_lines(error)}"
     finished = len(place.markers()) if place else 0
     raise ScoringError(message, uri=place.sink if place else None, finished=finished) from error
+
+
+UNKNOWN = ("column", "row", "file", "expected", "got")  # fields of a DataError that came as text
+
+
+def refused_row(error: Exception) -> str | None:
+    """The message of the DataError by which a task ended the Spark job, if that is what did."""
+    found = re.search(r"^(?:sparkdl\.\w+\.)(?:DataError|BadRows): (.+)$", str(error), re.MULTILINE)
+    return found[1] if found else None
+
+
+def last_lines(error: Exception) -> str:
+    """The end of what Spark says, without the JVM's stack."""
+    return "\n".join(str(error).split("\n\tat ")[0].splitlines()[-_MOST_LINES:])
 
 
 @dataclass(frozen=True)

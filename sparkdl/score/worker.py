@@ -95,6 +95,12 @@ def loaded() -> list[str]:
         return sorted({digest for digest, _ in _kept})
 
 
+def reference(scorer: Scorer) -> Any:
+    """The drift reference of the scorer's bundle, as JSON values; None if it has none, or its model is not here."""
+    with _lock:
+        return next((made.reference for key, made in _kept.items() if key[0] == scorer.digest), None)
+
+
 def _load_ahead(scorer: Scorer, key: Key) -> None:
     try:
         predictor = _made(scorer, key)

@@ -1,0 +1,82 @@
+"""The columns of a stream's rows: as they come, as the model and the sink know them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from sparkdl.errors import DataError
+from sparkdl.stream.letters import struct_of
+
+PARSED, UNPARSABLE = "__parsed__", "__unparsable__"  # what ``payloads.parse`` adds
+SHARE = "__share__"  # in [0, 1), by a row's key
+ARRAY = "__array__"  # before a vector's name: it as an array
+ROW = "__row__"  # an event as it came
+VERSION, OTHER_VERSION = "model_version", "other_version"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """event: columns as they come. passed: those the sink keeps, parsed ones among them. vectors: inputs that are
+    pyspark.ml's vectors. outputs: the column of each output of the model, ``other_…`` among them."""
+
+    event: tuple[str, ...]
+    passed: tuple[str, ...]
+    inputs: tuple[str, ...]
+    vectors: tuple[str, ...]
+    outputs: Mapping[str, str]
+
+    def rows(self, batch: pa.RecordBatch) -> pa.StructArray:
+        """The events as they came."""
+        return struct_of(batch, self.event)
+
+    def flat(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The columns that the sink keeps or the model reads, ``SHARE`` if it is there, and ``ROW``."""
+        columns = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+        named = {name: column for name, column in columns.items() if name in self.event or name == SHARE}
+        if PARSED in columns:
+            parsed = columns[PARSED]
+            named |= {parsed.type.field(i).name: part for i, part in enumerate(parsed.flatten())}
+        wanted = {name: named[name] for name in dict.fromkeys([*self.passed, *self.inputs])}
+        made = {_PASSED + name: named[name] for name in self.passed}
+        made |= {name: columns.get(ARRAY + name, wanted[name]) for name in self.inputs}
+        made |= {SHARE: named[SHARE]} if SHARE in named else {}
+        return pa.RecordBatch.from_arrays([*made.values(), self.rows(batch)], names=[*made, ROW])
+
+    def table(
+        self, batch: pa.RecordBatch, outputs: Mapping[str, pa.Array], versions: tuple[pa.Array, pa.Array | None]
+    ) -> pa.RecordBatch:
+        """The sink's rows, of what ``flat`` gave and the model's outputs."""
+        passed = [batch.column(batch.schema.get_field_index(_PASSED + name)) for name in self.passed]
+        made = [outputs[name] for name in self.outputs]
+        arrays = [*passed, *made, *(version for version in versions if version is not None)]
+        added = [name for name, version in zip((VERSION, OTHER_VERSION), versions, strict=True) if version is not None]
+        return pa.RecordBatch.from_arrays(arrays, names=[*self.passed, *self.outputs.values(), *added])
+
+
+_PASSED = "__passed__"  # before a column's name: it as the sink keeps it
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise DataError."""
+    raise DataError(
+        f"{reason}; name a place for such rows (deadLetter), or say handleInvalid='skip'",
+        column=None,
+        row=None,
+        file=None,
+        expected="rows that can be read",
+        got=reason,
+    )
+
+
+def masked(which: np.ndarray, one: pa.Array, two: pa.Array) -> pa.Array:
+    """``one`` where ``which`` is true, else ``two``."""
+    if not which.any():
+        return two
+    both = pa.concat_arrays([one, two])
+    places: Sequence[int] | np.ndarray = np.where(which, np.arange(len(one)), np.arange(len(one)) + len(one))
+    return both.take(pa.array(places))

@@ -1,0 +1,60 @@
+"""What becomes known of a query while it runs, and who is told: its status, its monitor, its report."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from sparkdl import drift
+from sparkdl.stream.reports import BatchReport
+from sparkdl.stream.status import Status
+
+if TYPE_CHECKING:
+    from sparkdl.stream.monitor import Monitor
+    from sparkdl.stream.versions import Served
+
+_KEPT = 10_000  # events, for the report
+
+
+class Told:
+    """Of the query of this id. seconds: between two micro-batches, or None."""
+
+    def __init__(self, query: str, name: str | None, seconds: float | None, monitor: Monitor | None) -> None:
+        self.status = Status(query, name, trigger=seconds)
+        self.monitor = monitor
+        self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._version: str | None = None
+        if monitor:
+            monitor.started({"query": query, "name": name, "trigger": seconds})
+
+    def serves(self, served: Served) -> None:
+        """The version of the batch that begins."""
+        if served.version == self._version:
+            return
+        self._version = served.version
+        told = served.model.bundle.training.get(drift.KEY)
+        reference = drift.Reference.from_json(told) if told else None
+        self.status.serves(served.version, reference)
+        if self.monitor:
+            self.monitor.serves(served.version, reference)
+
+    def batch(self, report: BatchReport) -> None:
+        """A micro-batch is done."""
+        self.status.batch(report)
+        self.events.append({"event": "batch", **report.to_json()})
+        if self.monitor:
+            for version, reason in report.refused.items():
+                self.monitor.refused(version, reason)
+            self.monitor.batch(report)
+
+    def progress(self, progress: dict[str, Any]) -> None:
+        """Spark's progress, as JSON values."""
+        self.status.progress(progress)
+        if self.monitor:
+            self.monitor.progress(progress)
+
+    def ended(self, error: BaseException | None) -> None:
+        """The query has ended."""
+        self.status.ended(error)
+        if self.monitor:
+            self.monitor.ended(error)
