@@ -27,6 +27,7 @@ from sparkdl.program import Program
 from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
+    from sparkdl.drift import Reference
     from sparkdl.score.predictor import Predictor
 
 __all__ = ["Bundle", "float_dtype"]
@@ -216,6 +217,13 @@ class Bundle:
 
         told = drift.Reference.of(rows, self).to_json()
         return replace(self, training={**self.training, drift.KEY: told})
+
+    @property
+    def reference(self) -> Reference | None:
+        """What drift is told against, or None. Raises BundleError if it cannot be understood."""
+        from sparkdl import drift
+
+        return drift.Reference.in_bundle(self)
 
     def module(self) -> nn.Module:
         """The model as a torch module in evaluation mode, taking tensors and returning its raw outputs."""
