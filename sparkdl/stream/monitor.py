@@ -149,8 +149,11 @@ class Monitor:
                 logger.warning("what a query told was not all written in time")
         if self._exporter:
             self._exporter.close()
-        if self._lines:
-            self._lines.close()
+        try:
+            if self._lines:
+                self._lines.close()
+        except OSError as error:  # a disk is full still
+            logger.warning("the last events are not in %s: %s", self.jsonl, error.strerror)
         self._exporter = self._lines = None
 
     def _id(self, query: str | None) -> str:

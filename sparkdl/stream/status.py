@@ -240,7 +240,7 @@ def _speed(recent: list[BatchReport], at: float, since: float, window: float) ->
 
     rows = sum(report.rows for report in recent)
     totals = [report.seconds["total"] * 1000 for report in recent if "total" in report.seconds]
-    found: dict[str, Any] = {"rows_per_second": rows / max(min(window, at - since), 1e-3)}
+    found: dict[str, Any] = {"rows_per_second": rows / max(min(window, at - since), 1.0)}
     if rows:
         found["dead_share"] = sum(sum(report.dead.values()) for report in recent) / rows
         nulls: Counter[str] = Counter()
