@@ -1,0 +1,204 @@
+"""Rows into a Kafka topic as JSON, at least once, each with a header by which a reader drops what came twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SinkError
+from sparkdl.signature import quoted
+from sparkdl.sinks.function import staged_rows
+from sparkdl.sinks.sink import Sink, Staged
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+SOURCE = ("topic", "partition", "offset")  # columns that tell where a row came from
+CHECK_SECONDS = 10  # for the broker to answer before the query starts
+
+
+@dataclass(frozen=True)
+class Kafka(Sink):
+    """A Kafka topic. At least once: a batch that was cut off while it was sent is sent again, with the same headers.
+
+    A record's value is the row as a JSON object, nulls included; binary columns come as base64 texts, NaN and infinities
+    as the texts "NaN" and "Infinity", timestamps in the session's time zone with its offset. Its key is the column
+    ``key``, bytes as they are, all else as text. Its headers, all texts: ``sparkdl-id``, the same each time the row is
+    sent and another for every row: ``topic-partition-offset`` of the row's source where the rows have these columns, else
+    ``query-batch-file-row``; ``sparkdl-query``, ``sparkdl-batch``, and, if there is such a column,
+    ``sparkdl-model-version``. Where one record of the source becomes several rows, leave those columns out.
+
+    servers: ``host:port``, several separated by commas. options: ``kafka.*`` as Spark's connector takes them
+    (``kafka.security.protocol``, ``kafka.sasl.jaas.config``, …); they are neither shown nor written down. Needs the
+    connector's jar. Raises InvalidParamError for arguments of another kind.
+    """
+
+    servers: str
+    topic: str
+    key: str | None = None
+    options: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("servers", "topic"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise InvalidParamError(f"{name!r} must be a text (got {value!r})", param=name, value=value)
+        options = self.options or {}
+        strange = [name for name in options if not str(name).startswith("kafka.") or name == "kafka.bootstrap.servers"]
+        if strange or not all(isinstance(value, str) for value in options.values()):
+            raise InvalidParamError(
+                f"'options' must be texts under names that begin with 'kafka.', but 'kafka.bootstrap.servers', which is "
+                f"'servers' (got the names {sorted(map(str, options))})",
+                param="options",
+                value=sorted(map(str, options)),
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its kind, servers, topic and key; no options."""
+        return {"kind": "kafka", "servers": self.servers, "topic": self.topic, "key": self.key}
+
+    def check(self, spark: SparkSession, schema: Mapping[str, Any]) -> None:
+        """Refuse: no connector, no column ``key``, a column that hides the files' own, brokers that do not answer within
+        10 s, a topic that is not there and that the broker does not make by itself."""
+        names = [told["name"] for told in schema["fields"]]
+        if self.key is not None and self.key not in names:
+            raise ColumnNotFoundError(self.key, names, role="the Kafka sink's key, column")
+        if not set(SOURCE) <= set(names) and "_metadata" in names:
+            raise self._error(
+                "a column called '_metadata' hides where a row lies in its file, which the header sparkdl-id tells: rename it"
+            )
+        check_connector(spark, self._error)
+        self._check_topic(spark)
+
+    def _check_topic(self, spark: SparkSession) -> None:
+        from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
+
+        jvm = spark._jvm
+        settings = jvm.java.util.Properties()
+        for name, value in (self.options or {}).items():
+            settings.setProperty(name.removeprefix("kafka."), value)
+        settings.setProperty("bootstrap.servers", self.servers)
+        settings.setProperty("request.timeout.ms", str(CHECK_SECONDS * 500))
+        settings.setProperty("default.api.timeout.ms", str(CHECK_SECONDS * 1000))
+        try:
+            with _closed(jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)) as admin:
+                topics = set(admin.listTopics().names().get())
+                if self.topic not in topics and not self._makes_topics(jvm, admin):
+                    raise self._error(
+                        f"there is no topic {self.topic!r}, and the broker makes none by itself: create it"
+                    )
+        except Py4JJavaError as error:
+            raise self._error(f"the brokers do not answer as they should: {_root(error.java_exception)}") from None
+
+    def _makes_topics(self, jvm: Any, admin: Any) -> bool:
+        """True unless the broker says that it makes no topics; who may not ask has to find out."""
+        from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
+
+        node = admin.describeCluster().nodes().get().iterator().next().idString()
+        kind = getattr(jvm, "org.apache.kafka.common.config.ConfigResource$Type").BROKER
+        asked = jvm.java.util.Collections.singleton(jvm.org.apache.kafka.common.config.ConfigResource(kind, node))
+        try:
+            config = admin.describeConfigs(asked).all().get().values().iterator().next()
+        except Py4JJavaError as error:
+            if "Authorization" in str(error.java_exception):
+                return True
+            raise
+        entry = config.get("auto.create.topics.enable")
+        return entry is None or entry.value() == "true"
+
+    def commit(self, spark: SparkSession, staged: Staged) -> None:
+        """Send the batch's rows, in one Spark job; nothing for a batch without rows."""
+        if not staged.files:
+            return
+        writer = self._records(spark, staged).write.format("kafka")
+        writer = writer.options(**(self.options or {})).option("kafka.bootstrap.servers", self.servers)
+        try:
+            writer.option("topic", self.topic).option("includeHeaders", "true").save()
+        except Exception as error:
+            raise self._error(
+                f"batch {staged.batch} was not sent whole: {_first_line(error)}", batch=staged.batch
+            ) from error
+
+    def _records(self, spark: SparkSession, staged: Staged) -> DataFrame:
+        from pyspark.sql import functions as f
+
+        rows = staged_rows(spark, staged)
+        columns = [f.col(quoted(name)) for name in rows.columns]
+        headers = {
+            "sparkdl-id": _identifier(rows, staged),
+            "sparkdl-query": f.lit(staged.query),
+            "sparkdl-batch": f.lit(str(staged.batch)),
+        }
+        if "model_version" in rows.columns:
+            headers["sparkdl-model-version"] = f.col("model_version")
+        told = [
+            f.struct(f.lit(name).alias("key"), text.cast("binary").alias("value")) for name, text in headers.items()
+        ]
+        value = f.to_json(f.struct(*columns), {"ignoreNullFields": "false"})
+        chosen = [value.alias("value"), f.array(*told).alias("headers")]
+        if self.key is not None:
+            kind = rows.schema[self.key].dataType.typeName()
+            column = f.col(quoted(self.key))
+            chosen.append((column if kind == "binary" else column.cast("string")).alias("key"))
+        return rows.select(*chosen)
+
+    def _error(self, what: str, **fields: Any) -> SinkError:
+        for value in (self.options or {}).values():  # Kafka's own words may quote a setting that it does not understand
+            what = what.replace(value, "…") if len(value) > 3 else what
+        place = f"Kafka {self.topic} at {self.servers}"
+        return SinkError(f"the sink {place}: {what}", sink=place, **fields)
+
+
+def _identifier(rows: DataFrame, staged: Staged) -> Column:
+    from pyspark.sql import functions as f
+
+    own = f.concat_ws(
+        "-", f.lit(f"{staged.query}-{staged.batch}"), f.col("_metadata.file_name"), f.col("_metadata.row_index")
+    )
+    if not set(SOURCE) <= set(rows.columns):
+        return own
+    # concat is null where a part is: rows of a join may lack their source.
+    source = f.concat(
+        f.col("topic").cast("string"),
+        f.lit("-"),
+        f.col("partition").cast("string"),
+        f.lit("-"),
+        f.col("offset").cast("string"),
+    )
+    return f.coalesce(source, own) if "_metadata" not in rows.columns else source
+
+
+def check_connector(spark: SparkSession, error: Any) -> None:
+    """Raise ``error(what)`` naming the package unless the session has Spark's Kafka connector."""
+    jvm = spark._jvm
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    if loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class") is not None:
+        return
+    version = spark.version
+    scala = jvm.scala.util.Properties.versionNumberString().rpartition(".")[0]
+    raise error(
+        "it takes Spark's Kafka connector: start the session with "
+        f"spark.jars.packages=org.apache.spark:spark-sql-kafka-0-10_{scala}:{version}"
+    )
+
+
+@contextlib.contextmanager
+def _closed(admin: Any) -> Iterator[Any]:
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def _root(error: Any) -> str:
+    """The innermost cause of a Java exception, in one line."""
+    while error.getCause() is not None:
+        error = error.getCause()
+    return _first_line(error.toString())
+
+
+def _first_line(error: Any) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
