@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -68,7 +67,6 @@ class MicroBatches:
     told: Told
 
     def __post_init__(self) -> None:
-        self.running = threading.Lock()
         self.stopping = self.refused_to_begin = False
         self.error: SparkdlError | None = None
         self._shipping = ThreadPoolExecutor(1, thread_name_prefix="sparkdl-ship")
@@ -77,19 +75,18 @@ class MicroBatches:
 
     def __call__(self, df: DataFrame, batch: int) -> None:
         """Do a micro-batch, or what is left to do of it."""
-        with self.running:
-            if self.stopping:
-                self.refused_to_begin = True
-                raise Stopped
-            try:
-                self.told.batch(self._run(df, batch))
-            except SparkdlError as error:
-                self.error = error
-                raise
-            except Exception as error:  # Py4J's and PySpark's errors share no base
-                self.error = _explained(error, batch, self.records.checkpoint)
-                raise self.error from error
-            self._done += 1
+        if self.stopping:
+            self.refused_to_begin = True
+            raise Stopped
+        try:
+            self.told.batch(self._run(df, batch))
+        except SparkdlError as error:
+            self.error = error
+            raise
+        except Exception as error:  # Py4J's and PySpark's errors share no base
+            self.error = _explained(error, batch, self.records.checkpoint)
+            raise self.error from error
+        self._done += 1
 
     def _run(self, df: DataFrame, batch: int) -> BatchReport:
         begun, started = time.time(), time.perf_counter()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.score import scan
 from sparkdl.stream.batch import MicroBatches
+from sparkdl.stream.rate import Bound
 from sparkdl.stream.told import Told
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
 
     from sparkdl.stream.status import StreamStatus
+
+_LOOK_EVERY_S = 0.02
+_PROGRESS_EVERY_S = 1.0
 
 
 class ScoreQuery:
@@ -23,10 +29,21 @@ class ScoreQuery:
     id: 32 hex digits, the same after a restart. name: as it was given, or None.
     """
 
-    def __init__(self, query: StreamingQuery, batches: MicroBatches, told: Told, held: ExitStack) -> None:
-        self.query, self.id, self.name = query, batches.records.query, query.name
-        self._batches, self._told, self._held = batches, told, held
-        self._ended = False
+    def __init__(
+        self,
+        launch: Callable[[int | None], StreamingQuery],
+        batches: MicroBatches,
+        told: Told,
+        bound: Bound | None,
+        held: ExitStack,
+    ) -> None:
+        self._launch, self._batches, self._told, self._bound, self._held = launch, batches, told, bound, held
+        self.query = launch(bound.rows if bound else None)
+        self.id, self.name = batches.records.query, self.query.name
+        self._error: SparkdlError | None = None
+        self._ended = threading.Event()
+        self._relaunching = threading.Lock()
+        threading.Thread(target=self._watch, name="sparkdl-stream", daemon=True).start()
 
     def __repr__(self) -> str:
         return str(self.status())
@@ -37,57 +54,43 @@ class ScoreQuery:
     @property
     def isActive(self) -> bool:
         """True until it is stopped or fails."""
-        return bool(self.query.isActive)
+        return not self._ended.is_set()
 
     def status(self) -> StreamStatus:
         """How it does: rows in, out and dead, versions, rows a second, milliseconds of a batch, how far it is behind."""
-        progress = self.query.lastProgress
-        if progress is not None:
-            self._told.status.progress(as_json(progress))
+        self._look()
         return self._told.status.now()
 
     def exception(self) -> SparkdlError | None:
         """What it failed of, or None."""
-        if self.query.isActive or self._batches.stopping:
-            return None
-        error = self.query.exception()
-        if error is None:
-            return None
-        return self._batches.error or StreamError(
-            f"the query failed:\n{scan.last_lines(error)}", checkpoint=self._batches.records.checkpoint
-        )
+        return self._error
 
     def awaitTermination(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, or for so many seconds; True if it has. Raises what it failed of."""
-        from pyspark.errors import StreamingQueryException
-
-        try:
-            ended = self.query.awaitTermination(timeout)
-        except StreamingQueryException:
-            ended = True
-        if timeout is None or ended:
-            self._end()
-            return True
-        return False
+        ended = self._ended.wait(timeout)
+        if ended and self._error is not None:
+            raise self._error
+        return ended
 
     def processAllAvailable(self) -> None:
-        """Wait until what the source has now is committed; for tests. Raises what it failed of."""
+        """Wait until what the source has now is committed; for tests. Raises what the query failed of."""
         from pyspark.errors import StreamingQueryException
 
-        try:
-            self.query.processAllAvailable()
-        except StreamingQueryException:
-            self._end()
-            raise
+        query = None
+        while query is not self.query:  # it was started anew, with other bounds
+            with self._relaunching:
+                query = self.query
+            try:
+                query.processAllAvailable()
+            except StreamingQueryException:
+                self.awaitTermination()
 
     def stop(self) -> None:
-        """End it, after the micro-batch that is running, if there is one."""
-        self._batches.stopping = True
-        while self.query.isActive and not self._batches.refused_to_begin and self.query.status["isTriggerActive"]:
-            self.query.awaitTermination(0.02)
-        with self._batches.running:
-            self.query.stop()
-        self._end()
+        """End it, after the micro-batch that is running, if there is one. Raises what it failed of, if it had."""
+        with self._relaunching:
+            self._batches.stopping = True
+            self._stop_between_batches()
+        self.awaitTermination()
 
     def report(self, path: str) -> None:
         """Write what is known of this run as one HTML file, with pictures. Raises StoreError if it cannot be written."""
@@ -95,16 +98,57 @@ class ScoreQuery:
 
         report.write(path, list(self._told.events), name=self.name or self.id)
 
-    def _end(self) -> None:
-        """Let go of the checkpoint. Raises what the query failed of."""
-        error = self.exception()
-        if not self._ended:
-            self._ended = True
-            self._batches.close()
-            self._told.ended(error)
-            self._held.close()
-        if error is not None:
-            raise error
+    def _stop_between_batches(self) -> None:
+        """``MicroBatches`` begins no batch any more; wait for the end of the one that runs."""
+        query, batches = self.query, self._batches
+        while query.isActive and not batches.refused_to_begin and query.status["isTriggerActive"]:
+            query.awaitTermination(_LOOK_EVERY_S)
+        query.stop()
+
+    def _watch(self) -> None:
+        """In a thread, from the start to the end: whoever looks away, the end is told and the checkpoint let go."""
+        while self._wait():
+            pass
+        self._error = self._found_error()
+        self._batches.close()
+        self._told.ended(self._error)
+        self._held.close()
+        self._ended.set()
+
+    def _wait(self) -> bool:
+        """Until the query ends, or another number of rows a batch suits better; True if it runs again with that."""
+        from pyspark.errors import StreamingQueryException
+
+        try:
+            while not (self._bound and self._bound.is_poor.is_set()):
+                if self.query.awaitTermination(_PROGRESS_EVERY_S):
+                    return False
+                self._look()
+        except StreamingQueryException:
+            return False
+        with self._relaunching:
+            if self._batches.stopping or not self.query.isActive:
+                return False
+            self._batches.stopping = True
+            self._stop_between_batches()
+            self._batches.stopping = self._batches.refused_to_begin = False
+            self.query = self._launch(self._bound.take())
+        return True
+
+    def _look(self) -> None:
+        """At what Spark says of the last batch."""
+        progress = self.query.lastProgress
+        if progress is not None:
+            self._told.progress(as_json(progress))
+
+    def _found_error(self) -> SparkdlError | None:
+        if self._batches.stopping:
+            return None
+        error = self.query.exception()
+        return error and (
+            self._batches.error
+            or StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=self._batches.records.checkpoint)
+        )
 
 
 def as_json(progress: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,19 @@ from pyarrow import fs
 
 from sparkdl import session, store
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, SinkError
-from sparkdl.score.job import told_type
 from sparkdl.sinks.parquet import Parquet
 from sparkdl.sinks.sink import Sink
 from sparkdl.stream import letters, records
 from sparkdl.stream.batch import MicroBatches, Target
 from sparkdl.stream.query import ScoreQuery
-from sparkdl.stream.rows import ARRAY, OTHER_VERSION, PARSED, SHARE, UNPARSABLE, VERSION, Shape
+from sparkdl.stream.rate import Bound
+from sparkdl.stream.shape import flat_events, for_workers, parsed_events, row_schema, shape_of
 from sparkdl.stream.told import Told
 from sparkdl.stream.versions import Models
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming import StreamingQuery
 
     from sparkdl.model import TorchModel
     from sparkdl.payloads import Payload
@@ -38,7 +39,7 @@ _FILE_MANAGER_CONF = "spark.sql.streaming.checkpointFileManagerClass"
 
 
 def score_stream(
-    events: DataFrame,
+    events: DataFrame | Callable[[int], DataFrame],
     *,
     model: Any,
     sink: Sink,
@@ -59,7 +60,10 @@ def score_stream(
 ) -> ScoreQuery:
     """Score every row of a stream once, by a model that may be swapped while the query runs.
 
-    events: a streaming DataFrame, with whatever is before it: watermarks, joins with tables, stateful operators.
+    events: a streaming DataFrame, with whatever is before it: watermarks, joins with tables, stateful operators. Or a
+        function of a number of rows that gives one, whose batches have about so many: ``lambda rows:
+        spark.readStream.format("kafka").option("maxOffsetsPerTrigger", rows)…``. The number is chosen by how fast the
+        batches are, so that one takes some 5 s at most, and kept beside the checkpoint.
     model: ``registry://fraud@champion``: the alias is looked up at the start of each micro-batch, a new version is loaded
         beside the running one and taken between two batches; or the URI of a bundle, a Bundle, a TorchModel.
     sink: ``sparkdl.sinks.Parquet``, ``Delta``, ``Kafka`` or ``foreach``; ``docs/streaming.md`` has what each promises.
@@ -82,49 +86,62 @@ def score_stream(
     Raises InvalidParamError, ColumnNotFoundError, SignatureError, BundleError, RegistryError, SinkError; StreamError if the
     checkpoint is another query's, in use, or damaged. What ends the query later, ``awaitTermination`` raises.
     """
-    _check_stream(events, outputMode)
     kind = _trigger(trigger)
+    checkpoint = _checkpoint(checkpoint)
+    bounded, bound = (events, Bound(checkpoint, _seconds(kind))) if callable(events) else (None, None)
+    first: Any = bounded(bound.rows) if bounded and bound else events
+    _check_stream(first, outputMode)
     sink, dead_sink = _sinks(sink, deadLetter)
     _check_share(share, shareBy, challenger)
-    spark = events.sparkSession
+    spark = first.sparkSession
     models = Models(model, registry=registry, spark=spark, trusted=trusted, settings=settings)
     served = models.first().model
     challengers = None
     if challenger is not None:
         challengers = Models(challenger, registry=registry, spark=spark, trusted=trusted, settings=settings)
         _check_alike(served, challengers.first().model)
-    parsed = _parsed(events, payload)
-    flat = _flat(parsed, payload)
-    shape = _shape(events, flat, payload, served, columns, both=challenger is not None)
+    parsed = parsed_events(first, payload)
+    flat = flat_events(parsed, payload)
+    shape = shape_of(first, flat, payload, served, columns, both=challenger is not None)
     if shareBy is not None and shareBy not in flat.columns:
         raise ColumnNotFoundError(shareBy, flat.columns, role="shareBy")
-    rows = Target(sink, _row_schema(flat, shape, served))
+    rows = Target(sink, row_schema(flat, shape, served))
     sink.check(spark, rows.schema)
-    dead = Target(dead_sink, letters.schema(events.schema.jsonValue())) if dead_sink else None
+    dead = Target(dead_sink, letters.schema(first.schema.jsonValue())) if dead_sink else None
     if dead:
         dead.sink.check(spark, dead.schema)
-    checkpoint = store.absolute(checkpoint).rstrip("/")
     held = ExitStack()
     try:
+        held.enter_context(records.locked(checkpoint))
         identity = {
             "model": models.identity,
             "challenger": challengers.identity if challengers else None,
             "sink": sink.identity,
             "deadLetter": dead_sink.identity if dead_sink else None,
         }
-        held.enter_context(records.locked(checkpoint))
         record = records.opened(checkpoint, identity)
-        told = Told(record.query, name, _seconds(kind), monitor)
+        told = Told(record.query, name, _seconds(kind), monitor, bound)
         batches = MicroBatches(record, models, challengers, share, shape, rows, dead, told)
-        writer = _prepared(parsed, payload, shape, shareBy if share else None).writeStream.foreachBatch(batches)
-        writer = writer.outputMode(outputMode).option("checkpointLocation", store.hadoop_uri(checkpoint))
-        if name:
-            writer = writer.queryName(name)
-        query = _started(spark, writer.trigger(**kind), checkpoint)
+
+        def launch(rows: int | None) -> StreamingQuery:
+            taken = bounded(rows) if bounded and rows else first
+            prepared = for_workers(parsed_events(taken, payload), payload, shape, shareBy if share else None)
+            writer = prepared.writeStream.foreachBatch(batches).outputMode(outputMode).trigger(**kind)
+            writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
+            return _started(spark, writer.queryName(name) if name else writer, checkpoint)
+
+        return ScoreQuery(launch, batches, told, bound, held)
     except BaseException:
         held.close()
         raise
-    return ScoreQuery(query, batches, told, held)
+
+
+def _checkpoint(checkpoint: Any) -> str:
+    if not isinstance(checkpoint, (str, os.PathLike)) or not os.fspath(checkpoint):
+        raise InvalidParamError(
+            f"'checkpoint' must be the URI of a folder (got {checkpoint!r})", param="checkpoint", value=checkpoint
+        )
+    return store.absolute(os.fspath(checkpoint)).rstrip("/")
 
 
 def _check_stream(events: Any, output_mode: str) -> None:
@@ -222,96 +239,6 @@ def _check_alike(champion: TorchModel, challenger: TorchModel) -> None:
             expected=champion.signature,
             got=challenger.signature,
         )
-
-
-def _parsed(events: DataFrame, payload: Payload | None) -> DataFrame:
-    if payload is None:
-        return events
-    from sparkdl import payloads
-
-    return payloads.parse(events, payload)
-
-
-def _flat(parsed: DataFrame, payload: Payload | None) -> DataFrame:
-    """The columns that the model reads and the sink may keep. Raises SignatureError."""
-    if payload is None:
-        return parsed
-    fields = parsed.schema[PARSED].dataType.names  # type: ignore[attr-defined]
-    events = [name for name in parsed.columns if name not in (PARSED, UNPARSABLE, payload.column)]
-    taken = {name.lower(): name for name in events}
-    for field in fields:
-        if field.lower() in taken:
-            raise SignatureError(
-                f"the payload has a field {field!r}, and the events a column {taken[field.lower()]!r}; rename or drop the "
-                "column of the events",
-                column=field,
-                expected="names that differ by more than case",
-                got=taken[field.lower()],
-            )
-    return parsed.select(*(f"`{name}`" for name in events), f"{PARSED}.*")
-
-
-def _shape(
-    events: DataFrame,
-    flat: DataFrame,
-    payload: Payload | None,
-    model: TorchModel,
-    columns: Sequence[str] | None,
-    *,
-    both: bool,
-) -> Shape:
-    if columns is not None and (isinstance(columns, str) or not all(isinstance(name, str) for name in columns)):
-        raise InvalidParamError(
-            f"'columns' must be a list of column names, or None for all (got {columns!r})",
-            param="columns",
-            value=columns,
-        )
-    kinds = model.input_kinds(flat)
-    passed = tuple(flat.columns if columns is None else dict.fromkeys(columns))
-    for name in passed:
-        if name not in flat.columns:
-            raise ColumnNotFoundError(name, flat.columns, role="in columns, column")
-    outputs = model.output_columns(passed)
-    if both:
-        outputs |= {f"other_{output}": f"other_{name}" for output, name in outputs.items()}
-    taken = [*passed, *outputs.values()]
-    for name in (VERSION, *([OTHER_VERSION] if both else [])):
-        if name in taken:
-            raise SignatureError(
-                f"the events have a column {name!r}, which is to hold the model's version; rename or drop it",
-                column=name,
-                expected="a new name",
-                got=name,
-            )
-    vectors = tuple(name for name, kind in kinds.items() if kind == "vector")
-    return Shape(tuple(events.columns), passed, tuple(model.signature.columns), vectors, outputs)
-
-
-def _row_schema(flat: DataFrame, shape: Shape, model: TorchModel) -> dict[str, Any]:
-    """Of the sink's rows, Spark's as JSON values."""
-    fields = {field["name"]: field for field in flat.schema.jsonValue()["fields"]}
-    types = {spec.name: told_type(spec) for spec in model.signature.outputs}
-    made = {name: types[output.removeprefix("other_")] for output, name in shape.outputs.items()}
-    made[VERSION] = "string"
-    if len(shape.outputs) > len(types):
-        made[OTHER_VERSION] = "string"
-    new = [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in made.items()]
-    return {"type": "struct", "fields": [*(fields[name] for name in shape.passed), *new]}
-
-
-def _prepared(parsed: DataFrame, payload: Payload | None, shape: Shape, share_by: str | None) -> DataFrame:
-    """What the workers get: the events, what was parsed of them, vectors as arrays, and each row's share."""
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.sql import functions as sf
-
-    def column(name: str) -> Any:
-        is_parsed = payload is not None and name not in parsed.columns
-        return sf.col(f"{PARSED}.`{name}`") if is_parsed else sf.col(f"`{name}`")
-
-    added = {ARRAY + name: vector_to_array(column(name)) for name in shape.vectors}
-    if share_by is not None:
-        added[SHARE] = sf.pmod(sf.xxhash64(column(share_by)), sf.lit(1_000_000)) / sf.lit(1_000_000.0)
-    return parsed.select("*", *(made.alias(name) for name, made in added.items())) if added else parsed
 
 
 def _started(spark: SparkSession, writer: Any, checkpoint: str) -> Any:

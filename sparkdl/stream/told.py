@@ -11,6 +11,7 @@ from sparkdl.stream.status import Status
 
 if TYPE_CHECKING:
     from sparkdl.stream.monitor import Monitor
+    from sparkdl.stream.rate import Bound
     from sparkdl.stream.versions import Served
 
 _KEPT = 10_000  # events, for the report
@@ -19,11 +20,14 @@ _KEPT = 10_000  # events, for the report
 class Told:
     """Of the query of this id. seconds: between two micro-batches, or None."""
 
-    def __init__(self, query: str, name: str | None, seconds: float | None, monitor: Monitor | None) -> None:
+    def __init__(
+        self, query: str, name: str | None, seconds: float | None, monitor: Monitor | None, bound: Bound | None
+    ) -> None:
         self.status = Status(query, name, trigger=seconds)
-        self.monitor = monitor
+        self.monitor, self.bound = monitor, bound
         self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._version: str | None = None
+        self._progressed: tuple[Any, ...] = ()
         if monitor:
             monitor.started({"query": query, "name": name, "trigger": seconds})
 
@@ -41,6 +45,8 @@ class Told:
     def batch(self, report: BatchReport) -> None:
         """A micro-batch is done."""
         self.status.batch(report)
+        if self.bound:
+            self.bound.batch(report)
         self.events.append({"event": "batch", **report.to_json()})
         if self.monitor:
             for version, reason in report.refused.items():
@@ -48,7 +54,11 @@ class Told:
             self.monitor.batch(report)
 
     def progress(self, progress: dict[str, Any]) -> None:
-        """Spark's progress, as JSON values."""
+        """Spark's progress, as JSON values; the same again is not told."""
+        at = (progress.get("runId"), progress.get("batchId"), progress.get("timestamp"))
+        if at == self._progressed:
+            return
+        self._progressed = at
         self.status.progress(progress)
         if self.monitor:
             self.monitor.progress(progress)
