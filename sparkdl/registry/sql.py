@@ -74,7 +74,7 @@ class Sql(Log):
         except ModuleNotFoundError as error:
             raise RegistryError(
                 f"the registry {self.uri} needs the package {error.name!r}, which is not installed: install it, or name "
-                "another driver, as in postgresql+psycopg://",
+                "another driver, as in postgresql+psycopg2://",
                 registry=self.uri,
                 name=None,
                 version=None,
@@ -161,7 +161,7 @@ class Sql(Log):
 def _url(uri: str, told: str) -> URL:
     try:
         url = make_url(uri)
-    except ArgumentError:  # its message might hold the password
+    except (ArgumentError, ValueError):  # whose message might hold the password
         url = None
     if url is None or url.get_backend_name() not in DIALECTS or not url.database or url.database == ":memory:":
         raise RegistryError(
