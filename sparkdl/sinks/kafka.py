@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,14 +83,23 @@ class Kafka(Sink):
         settings.setProperty("request.timeout.ms", str(CHECK_SECONDS * 500))
         settings.setProperty("default.api.timeout.ms", str(CHECK_SECONDS * 1000))
         try:
-            with _closed(jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)) as admin:
-                topics = set(admin.listTopics().names().get())
-                if self.topic not in topics and not self._makes_topics(jvm, admin):
-                    raise self._error(
-                        f"there is no topic {self.topic!r}, and the broker makes none by itself: create it"
-                    )
+            admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
+        except Py4JJavaError as error:
+            raise self._error(f"there is no client of these settings: {self._hushed(error.java_exception)}") from None
+        try:
+            topics = set(admin.listTopics().names().get())
+            if self.topic not in topics and not self._makes_topics(jvm, admin):
+                raise self._error(f"there is no topic {self.topic!r}, and the broker makes none by itself: create it")
         except Py4JJavaError as error:
             raise self._error(f"the brokers do not answer as they should: {_root(error.java_exception)}") from None
+        finally:
+            admin.close()
+
+    def _hushed(self, error: Any) -> str:
+        """Kafka's own words, unless they may quote an option, which may be a secret."""
+        if not self.options:
+            return _root(error)
+        return f"{error.getClass().getSimpleName()}; see the options {sorted(self.options)}"
 
     def _makes_topics(self, jvm: Any, admin: Any) -> bool:
         """True unless the broker says that it makes no topics; who may not ask has to find out."""
@@ -101,7 +109,7 @@ class Kafka(Sink):
         kind = getattr(jvm, "org.apache.kafka.common.config.ConfigResource$Type").BROKER
         asked = jvm.java.util.Collections.singleton(jvm.org.apache.kafka.common.config.ConfigResource(kind, node))
         try:
-            config = admin.describeConfigs(asked).all().get().values().iterator().next()
+            config = next(iter(admin.describeConfigs(asked).all().get().values()))
         except Py4JJavaError as error:
             if "Authorization" in str(error.java_exception):
                 return True
@@ -146,8 +154,6 @@ class Kafka(Sink):
         return rows.select(*chosen)
 
     def _error(self, what: str, **fields: Any) -> SinkError:
-        for value in (self.options or {}).values():  # Kafka's own words may quote a setting that it does not understand
-            what = what.replace(value, "…") if len(value) > 3 else what
         place = f"Kafka {self.topic} at {self.servers}"
         return SinkError(f"the sink {place}: {what}", sink=place, **fields)
 
@@ -183,14 +189,6 @@ def check_connector(spark: SparkSession, error: Any) -> None:
         "it takes Spark's Kafka connector: start the session with "
         f"spark.jars.packages=org.apache.spark:spark-sql-kafka-0-10_{scala}:{version}"
     )
-
-
-@contextlib.contextmanager
-def _closed(admin: Any) -> Iterator[Any]:
-    try:
-        yield admin
-    finally:
-        admin.close()
 
 
 def _root(error: Any) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 from staging import QUERY, spark_schema, stage
@@ -115,6 +116,9 @@ def test_what_failed_attempts_left_goes_with_the_commit_and_the_tables_own_files
     assert rows_of(sink) == some(0)
 
 
+@pytest.mark.skipif(
+    pa.__version__ < "15", reason="deltalake lists no partitions to this pyarrow; Spark's Delta reads them"
+)
 def test_partitions_with_names_that_a_path_cannot_hold(tmp_path):
     sink = Delta(str(tmp_path / "a table"), partitionBy=["name", "day", "price"])
     schema = spark_schema(id="long", name="string", day="date", price="decimal(6,2)")
