@@ -13,7 +13,7 @@ def main() -> int:
     """Replay, and say what became of the rows."""
     settings = conf.of_command_line(conf.ReplayConf)
     spark = session.for_job(settings.name or "sparkdl replay dead letters")
-    counts = configured.replay(spark, settings)
+    counts = configured.replay(spark, settings, configured.monitor(settings.monitor))
     print(
         f"replayed: {counts['rows']} dead letters, {counts['scored']} scored, {counts['dead']} dead again", flush=True
     )

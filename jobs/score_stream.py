@@ -7,6 +7,8 @@ ends at once, with the query; the next run then takes up where that one was.
 Exit status: 0 done, 1 failed, 2 the conf is bad, 3 the source or the model is not there, 4 ended by an alert.
 """
 
+import sys
+
 from sparkdl import conf, session
 from sparkdl.stream import configured
 
@@ -16,11 +18,15 @@ def main() -> int:
     settings = conf.of_command_line(conf.ScoreStreamConf)
     told_to_end = configured.told_by_signals()
     spark = session.for_job(settings.name or "sparkdl score stream")
-    query = configured.start(spark, settings)
+    monitor = configured.monitor(settings.monitor)
+    query = configured.start(spark, settings, monitor)
     print(f"scoring what arrives in {settings.source.path or settings.source.format}", flush=True)
     configured.run_to_end(query, told_to_end)
     print(f"scored: {query.status()}", flush=True)
     spark.stop()
+    if monitor and monitor.failed:
+        print(monitor.failed, file=sys.stderr, flush=True)
+        return configured.ALERT
     return configured.DONE
 
 

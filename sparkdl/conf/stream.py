@@ -105,7 +105,23 @@ class MonitorConf(Conf):
     prometheus: int | str | None = Field(
         None, description="port, or host:port, of the exporter; the loopback by default"
     )
-    alerts: list[dict[str, Any]] = Field(default_factory=list, description="thresholds and what is done about them")
+    token: str | None = Field(
+        None, description="that requests to the exporter must bring, if it is not on the loopback"
+    )
+    alerts: list[dict[str, Any]] = Field(
+        default_factory=list, description="maps of metric, above or below, over, action, url"
+    )
+    window: float = Field(60.0, gt=0, description="seconds that speed, latency and shares are looked at over")
+    driftWindow: float = Field(600.0, gt=0, description="seconds that drift is looked at over")
+
+    @field_validator("alerts")
+    @classmethod
+    def _good_alerts(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        from sparkdl.stream.alerts import Alert
+
+        for told in value:  # a URL may hold a secret, which is not known here
+            Alert.of({**told, "url": "http://host"} if "${env:" in str(told.get("url")) else told)
+        return value
 
 
 class _Scoring(Conf):

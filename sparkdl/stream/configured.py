@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
+    from sparkdl.payloads import Payload
     from sparkdl.sinks.sink import Sink
+    from sparkdl.stream.monitor import Monitor
     from sparkdl.stream.query import ScoreQuery
 
 DONE, FAILED, BAD_CONF, INPUT_MISSING, ALERT = 0, 1, 2, 3, 4  # exit statuses of a job
@@ -55,7 +57,25 @@ def sink(conf: SinkConf) -> Sink:
     return made(**filled(conf.told))  # type: ignore[no-any-return]
 
 
-def start(spark: SparkSession, conf: ScoreStreamConf) -> ScoreQuery:
+def payload(conf: PayloadConf) -> Payload:
+    """How the events' column is read. Raises as ``sparkdl.payloads``."""
+    from sparkdl import payloads
+
+    if conf.format == "json":
+        return payloads.JSON(conf.schema_, column=conf.column)
+    if conf.format == "avro":
+        return payloads.Avro(conf.schema_, column=conf.column)
+    return payloads.Protobuf(conf.message, conf.descriptor, column=conf.column)
+
+
+def monitor(conf: MonitorConf | None) -> Monitor | None:
+    """What watches the query. Raises InvalidParamError."""
+    from sparkdl.stream.monitor import Monitor
+
+    return Monitor(**filled(conf.model_dump(exclude_none=True))) if conf else None
+
+
+def start(spark: SparkSession, conf: ScoreStreamConf, monitor: Monitor | None = None) -> ScoreQuery:
     """The query, started. Raises as ``score_stream`` does, and StoreError as ``events``."""
     from sparkdl.stream.start import score_stream
 
@@ -67,41 +87,32 @@ def start(spark: SparkSession, conf: ScoreStreamConf) -> ScoreQuery:
         challenger=filled(conf.challenger),
         share=conf.share,
         shareBy=conf.shareBy,
+        monitor=monitor,
         **_shared(conf),
     )
 
 
-def replay(spark: SparkSession, conf: ReplayConf) -> dict[str, int]:
+def replay(spark: SparkSession, conf: ReplayConf, monitor: Monitor | None = None) -> dict[str, int]:
     """The counts of ``replay_dead_letters``, run to its end."""
     from sparkdl.stream.replay import replay_dead_letters
 
-    return replay_dead_letters(spark, deadLetter=conf.deadLetter, checkpoint=conf.checkpoint, **_shared(conf))
+    told = {"checkpoint": conf.checkpoint, "monitor": monitor, **_shared(conf)}
+    return replay_dead_letters(spark, deadLetter=filled(conf.deadLetter), **told)
 
 
 def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
+    from sparkdl.registry.registry import Registry
+
     return {
         "model": filled(conf.model),
-        "registry": filled(conf.registry),
+        "registry": Registry(filled(conf.registry)) if conf.registry else None,
         "sink": sink(conf.sink),
         "settings": dict(conf.settings),
         "trusted": conf.trusted,
-        "payload": _payload(conf.payload) if conf.payload else None,
+        "payload": payload(conf.payload) if conf.payload else None,
         "columns": conf.columns,
-        "monitor": _monitor(conf.monitor) if conf.monitor else None,
         "name": conf.name,
     }
-
-
-def _payload(conf: PayloadConf) -> Any:
-    from sparkdl import payloads
-
-    return payloads.of_conf(conf)
-
-
-def _monitor(conf: MonitorConf) -> Any:
-    from sparkdl.stream.monitor import Monitor
-
-    return Monitor(**filled(conf.model_dump()))
 
 
 def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
@@ -112,10 +123,9 @@ def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
     while query.isActive and not told_to_end.wait(_LOOK_EVERY_S):
         pass
     if told_to_end.is_set():
-        while query.isActive and query.query.status["isTriggerActive"]:
-            query.awaitTermination(0.05)
         query.stop()
-    query.awaitTermination()
+    else:
+        query.awaitTermination()
 
 
 def told_by_signals() -> threading.Event:

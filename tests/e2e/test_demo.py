@@ -77,8 +77,9 @@ def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_res
     (tmp_path / "arriving").mkdir()
     conf = tmp_path / "stream.yaml"
     text = (
-        f"source: {tmp_path}/arriving\ncolumns: id bigint, image array<float>, label int\n"
-        f"bundle: {ROOT}/.demo/bundle\noutput: {tmp_path}/out\ncheckpoint: {tmp_path}/checkpoint\n"
+        f"source: {{format: parquet, path: {tmp_path}/arriving, columns: 'id bigint, image array<float>, label int'}}\n"
+        f"model: {ROOT}/.demo/bundle\nsink: {{kind: parquet, uri: {tmp_path}/out}}\n"
+        f"checkpoint: {tmp_path}/checkpoint\n"
     )
     conf.write_text(text + "trigger: 100 milliseconds\n")
     submit_args = "--properties-file conf/spark/local.conf pyspark-shell"

@@ -1,0 +1,118 @@
+"""The jobs' confs: what is refused, with which words; secrets stay in the environment."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparkdl import conf
+from sparkdl.errors import ConfError
+
+EXAMPLES = Path(__file__).parents[2] / "conf/stream"
+STREAM = {
+    "source": {"format": "parquet", "path": "events", "columns": "id bigint"},
+    "model": "bundle",
+    "sink": {"kind": "parquet", "uri": "out"},
+    "checkpoint": "checkpoint",
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The conf of a map, by way of a file; ``key=None`` leaves a key out."""
+
+    def load(kind=conf.ScoreStreamConf, /, **changed):
+        path = tmp_path / "conf.yaml"
+        told = {**(STREAM if kind is conf.ScoreStreamConf else {}), **changed}
+        path.write_text(yaml.safe_dump({key: value for key, value in told.items() if value is not None}))
+        return conf.load(kind, str(path))
+
+    return load
+
+
+def test_a_good_one(load):
+    made = load(
+        deadLetter="dead", settings={"batchSize": 64}, sink={"kind": "kafka", "servers": "b:9092", "topic": "t"}
+    )
+    assert made.deadLetter.told == {"uri": "dead"}
+    assert made.sink.told == {"servers": "b:9092", "topic": "t"}
+    assert (made.trigger, made.share, made.payload) == ("1 second", 0.0, None)
+
+
+BAD = [
+    ({"checkpont": "here", "checkpoint": None}, ["checkpoint: is missing", "checkpont: there is no such key; did you mean 'checkpoint'?"]),
+    ({"sink": {"kind": "parqet", "uri": "out"}}, ["sink.kind: must be one of", "did you mean 'parquet'?"]),
+    ({"sink": {"kind": "parquet", "url": "out"}}, ["sink.url: there is no such key; did you mean 'uri'?"]),
+    ({"sink": {"kind": "parquet", "topic": "t"}}, ["a sink of kind 'parquet' has no topic; its keys are ['uri',"]),
+    ({"sink": {"kind": "kafka", "topic": "t"}}, ["a sink of kind 'kafka' needs servers"]),
+    ({"deadLetter": {"kind": "kafka", "servers": "b", "topic": "t"}}, ["deadLetter: must be one of ['parquet', 'delta']"]),
+    ({"source": {"format": "json", "columns": "id bigint"}}, ["source: a source of format 'json' needs a path"]),
+    ({"source": {"format": "csv", "path": "x"}}, ["needs its columns, as DDL"]),
+    ({"source": {"format": "kafka", "columns": "id int"}}, ["Kafka has columns of its own"]),
+    ({"payload": {"format": "jsn", "schema": "id int"}}, ["payload.format: must be one of", "did you mean 'json'?"]),
+    ({"payload": {"format": "json"}}, ["payload.schema: is missing (the columns in it"]),
+    ({"settings": {"batchsize": 3}}, ["TorchModel has no Param 'batchsize'; did you mean 'batchSize'?"]),
+    ({"share": 2}, ["share: Input should be less than or equal to 1 (got 2)"]),
+    ({"source": [1]}, ["source: Input should be a valid dictionary"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "said"), BAD)
+def test_a_bad_one_is_an_error_that_names_key_and_remedy(load, tmp_path, changed, said):
+    with pytest.raises(ConfError) as caught:
+        load(**changed)
+    for part in (str(tmp_path / "conf.yaml"), *said):
+        assert part in str(caught.value)
+    assert caught.value.path == str(tmp_path / "conf.yaml")
+    assert caught.value.key in {*STREAM, *changed}
+
+
+def test_no_map_no_yaml_no_file(tmp_path):
+    path = tmp_path / "conf.yaml"
+    for content, said in ((b"- 1", "must be a map"), (b"a: [", "is not YAML"), (b"\xff\xfe\xff", "is not YAML")):
+        path.write_bytes(content)
+        with pytest.raises(ConfError, match=said):
+            conf.load(conf.ScoreStreamConf, str(path))
+    with pytest.raises(ConfError, match="cannot read the conf"):
+        conf.load(conf.ScoreStreamConf, str(tmp_path / "none.yaml"))
+
+
+def test_a_secret_comes_from_the_environment_and_is_in_no_message(load, monkeypatch):
+    monkeypatch.setenv("JAAS", "my very secret")
+    source = {"format": "kafka", "options": {"kafka.sasl.jaas.config": "x ${env:JAAS};", "kafka.linger.ms": 3}}
+    made = load(source=source)
+    assert "very secret" not in f"{made!r} {made}"
+    assert conf.filled(made.source.options) == {"kafka.sasl.jaas.config": "x my very secret;", "kafka.linger.ms": 3}
+    with pytest.raises(ConfError) as caught:
+        load(source={**source, "colums": "${env:JAAS}"})
+    assert "very secret" not in str(caught.value)
+
+
+def test_a_secret_in_the_file_is_refused_unnamed(load):
+    options = {"kafka.sasl.jaas.config": "hunter2"}
+    with pytest.raises(
+        ConfError, match=r"source\.options\.kafka\.sasl\.jaas\.config: a secret does not belong"
+    ) as caught:
+        load(source={"format": "kafka", "options": options})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_the_environment_lacks_is_said_at_once(load, monkeypatch):
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    with pytest.raises(ConfError, match="model: the environment has no NOT_THERE"):
+        load(model="${env:NOT_THERE}/bundle")
+
+
+@pytest.mark.parametrize("name", ["files", "kafka", "replay"])
+def test_the_examples_are_good(name, monkeypatch):
+    monkeypatch.setenv("PAYMENTS_JAAS", "x")
+    kind = conf.ReplayConf if name == "replay" else conf.ScoreStreamConf
+    assert conf.load(kind, str(EXAMPLES / f"{name}.yaml")).sink.told
+
+
+def test_the_other_jobs(load):
+    assert load(conf.ScoreBatchConf, source="a", bundle="b", output="c").columns is None
+    with pytest.raises(ConfError, match="TorchEstimator has no Param 'epoch'; did you mean 'epochs'"):
+        load(conf.TrainConf, data="a", model="b:c", bundle="d", estimator={"epoch": 3})
+    with pytest.raises(ConfError, match="deadLetter: is missing"):
+        load(conf.ReplayConf, model="b", sink={"kind": "parquet", "uri": "x"})
