@@ -55,7 +55,7 @@ class Parquet(Sink):
         self.layout.check_columns(types)
         if BATCH in (name.lower() for name in types):
             raise self._error(f"has a column {BATCH!r} of its own; rename that of the rows, or leave it out (columns)")
-        told = {"format": _FORMAT, "schema": _comparable(schema), "partitionBy": list(self.layout.partition_by)}
+        told: dict[str, Any] = {"format": _FORMAT, "schema": _comparable(schema), "partitionBy": list(self.layout.partition_by)}
         try:
             there = json.loads(store.read_bytes(store.join(self.uri, _ABOUT)))
         except FileNotFoundError:

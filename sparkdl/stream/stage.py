@@ -121,7 +121,7 @@ class _Work:
         self.versions: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.nulls: Counter[str] = Counter()
-        self.compared: Counter[str] = Counter()
+        self.compared: Counter[str] = Counter()  # of floats too
         self.unparsable: list[pa.RecordBatch] = []
         self.sample: bytes | None = None
         self.kept = _Writer(stage.rows, partition)
@@ -244,7 +244,7 @@ class _Work:
         both = pc.sum(pc.and_(one.is_valid(), two.is_valid())).as_py() or 0
         self.compared[f"{name}.rows"] += both
         self.compared[f"{name}.equal"] += equal
-        self.compared[f"{name}.distance"] += pc.sum(pc.abs(pc.subtract(one, two))).as_py() or 0.0
+        self.compared[f"{name}.distance"] += pc.sum(pc.abs(pc.subtract(one, two))).as_py() or 0
 
     def _versions(self, served: np.ndarray) -> tuple[pa.Array, pa.Array | None]:
         """The column ``model_version``, and the other's."""

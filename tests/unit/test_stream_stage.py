@@ -1,0 +1,188 @@
+"""What a worker does with a micro-batch's rows: each is written once, scored or as a dead letter."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sparkdl.bundle import Bundle
+from sparkdl.errors import DataError
+from sparkdl.score import worker
+from sparkdl.score.output import Layout
+from sparkdl.score.scorer import Scorer
+from sparkdl.score.scoring import Scoring
+from sparkdl.signature import Signature, TensorSpec
+from sparkdl.stream import letters
+from sparkdl.stream.rows import PARSED, SHARE, UNPARSABLE, Shape
+from sparkdl.stream.stage import Place, Stage, sample_rows
+
+X = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
+QUERY = "0123456789abcdef" * 2
+EVENT = [("id", "long"), ("x", {"type": "array", "elementType": "float", "containsNull": True})]
+
+
+class Sum(nn.Module):
+    """The sum of x, times a weight; raises on a row whose first value is 13."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+        self.table = nn.Embedding(13, 1)
+
+    def forward(self, x):
+        self.table(x[:, 0].long().clamp(0))
+        return x.sum(dim=1) * self.weight + self.table(x[:, 0].long().clamp(0))[:, 0] * 0
+
+
+def bundle_of(weight):
+    return Bundle.from_module(Sum(weight), Signature((X,)), example=[torch.ones(3, 2)])
+
+
+ONE, TWO = bundle_of(1.0), bundle_of(2.0)
+
+
+def scorer(bundle, invalid="keep"):
+    return Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(invalid=invalid), False)
+
+
+def schema(fields):
+    return {
+        "type": "struct",
+        "fields": [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in fields],
+    }
+
+
+def stage(
+    folder, *, on_bad="dead", challenger=None, share=0.0, event=EVENT, passed=("id", "x"), partition_by=(), **more
+):
+    outputs = {"prediction": "prediction"} | ({"other_prediction": "other_prediction"} if challenger else {})
+    fields = [(name, dict(EVENT)[name]) for name in passed] + [(name, "float") for name in outputs.values()]
+    fields += [("model_version", "string")] + ([("other_version", "string")] if challenger else [])
+    shape = Shape(tuple(name for name, _ in event), tuple(passed), ("x",), (), outputs)
+    dead = Place(f"{folder}/dead", letters.schema(schema(event)), Layout(), "4.3.0") if on_bad == "dead" else None
+    rows = Place(f"{folder}/rows", schema(fields), Layout(tuple(partition_by)), "4.3.0")
+    invalid = "error" if on_bad == "error" else "keep"
+    other = ("2", scorer(TWO)) if challenger else None
+    values = {"ahead": None, "sample": False} | more
+    return Stage(QUERY, 7, 0.0, shape, "1", scorer(ONE, invalid), other, share, on_bad, rows, dead, **values)
+
+
+def run(stage, batches):
+    (told,) = stage(iter(batches))
+    return json.loads(told.column(0)[0].as_py()), told.column(1)[0].as_py()
+
+
+def batch(ids, rows, **more):
+    columns = {"id": pa.array(ids, pa.int64()), "x": pa.array(rows, pa.list_(pa.float32()))} | more
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def written(folder, told, which="files"):
+    place = f"{folder}/{'rows' if which == 'files' else 'dead'}"
+    tables = [pq.read_table(f"{place}/{path}", partitioning=None) for path, _, _ in told[which]]
+    for table, (_, rows, nbytes) in zip(tables, told[which], strict=True):
+        assert len(table) == rows
+        assert nbytes > 0
+    return [row for table in tables for row in table.to_pylist()]
+
+
+GOOD, NULL, SHORT, NAN, POISON = [1.0, 2.0], None, [1.0], [float("nan"), 1.0], [13.0, 0.0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([GOOD, NULL, SHORT, NAN, POISON]), min_size=0, max_size=30), min_size=0, max_size=4
+    )
+)
+def test_each_row_is_scored_or_a_dead_letter_once(tmp_path_factory, batches):
+    folder = tmp_path_factory.mktemp("stage")
+    rows = [(number, row) for number, row in enumerate(row for rows in batches for row in rows)]
+    given_rows = iter(rows)
+    made = [batch(*zip(*[next(given_rows) for _ in rows], strict=True)) if rows else batch([], []) for rows in batches]
+    told, _ = run(stage(folder), made)
+    good, dead = written(folder, told), written(folder, told, "dead_files")
+    assert sorted([row["id"] for row in good] + [letter["row"]["id"] for letter in dead]) == [n for n, _ in rows]
+    assert [row["id"] for row in good] == [number for number, row in rows if row == GOOD]  # in their order
+    assert all(row["prediction"] == 3.0 and row["model_version"] == "1" for row in good)
+    kinds = {"null": NULL, "shape": SHORT, "failed": POISON}
+    for letter in dead:
+        expected = kinds.get(letter["kind"])
+        assert letter["row"]["x"] == expected or letter["kind"] in ("value", "non-finite")
+        assert letter["reason"].startswith(f"{letter['kind']}: ")
+        assert (letter["query"], letter["batch_id"], letter["model_version"]) == (QUERY, 7, "1")
+    assert told["rows"] == len(rows)
+    assert sum(told["versions"].values()) == len(good)
+    assert sum(told["dead"].values()) == len(dead)
+
+
+def test_bad_rows_without_a_place_for_them(tmp_path):
+    rows = batch([0, 1, 2], [GOOD, NULL, GOOD])
+    told, _ = run(stage(tmp_path / "skip", on_bad="skip"), [rows])
+    assert [row["id"] for row in written(tmp_path / "skip", told)] == [0, 2]
+    assert told["skipped"] == 1
+    assert told["dead"] == {}
+    assert told["dead_files"] == []
+    told, _ = run(stage(tmp_path / "keep", on_bad="keep"), [rows])
+    assert [row["prediction"] for row in written(tmp_path / "keep", told)] == [3.0, None, 3.0]
+    with pytest.raises(DataError, match="column 'x'"):
+        run(stage(tmp_path / "error", on_bad="error"), [rows])
+
+
+def test_what_cannot_be_parsed_is_a_dead_letter_as_it_came_and_the_rest_is_flat(tmp_path):
+    texts = [b"one", b"broken", None]
+    parsed = pa.StructArray.from_arrays(
+        [pa.array([0, None, None], pa.int64()), pa.array([GOOD, None, None], pa.list_(pa.float32()))], ["id", "x"]
+    )
+    reasons = pa.array([None, "unparsable: no JSON", "unparsable: null"])
+    position = {"topic": pa.array(["t"] * 3), "partition": pa.array([0] * 3, pa.int32()), "offset": pa.array([5, 6, 7])}
+    columns = {"value": pa.array(texts, pa.binary()), **position, PARSED: parsed, UNPARSABLE: reasons}
+    rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    event = [("value", "binary"), ("topic", "string"), ("partition", "integer"), ("offset", "long")]
+    told, _ = run(stage(tmp_path, event=event), [rows])
+    assert [row["id"] for row in written(tmp_path, told)] == [0]
+    dead = written(tmp_path, told, "dead_files")
+    assert [letter["row"]["value"] for letter in dead] == [b"broken", None]
+    assert [letter["source"] for letter in dead] == ["t-0@6", "t-0@7"]
+    assert [letter["kind"] for letter in dead] == ["unparsable"] * 2
+    assert dead[0]["model_version"] is None
+    with pytest.raises(DataError, match="deadLetter"):
+        run(stage(tmp_path / "none", event=event, on_bad="error"), [rows])
+
+
+def test_champion_and_challenger_score_each_row_and_one_serves_it(tmp_path):
+    share = pa.array(np.arange(10) / 10)
+    rows = batch(list(range(10)), [GOOD] * 10, **{SHARE: share})
+    told, _ = run(stage(tmp_path, challenger=True, share=0.3), [rows])
+    served = written(tmp_path, told)
+    assert [row["model_version"] for row in served] == ["2"] * 3 + ["1"] * 7
+    assert [row["other_version"] for row in served] == ["1"] * 3 + ["2"] * 7
+    assert [row["prediction"] for row in served] == [6.0] * 3 + [3.0] * 7
+    assert [row["other_prediction"] for row in served] == [3.0] * 3 + [6.0] * 7
+    assert told["versions"] == {"1": 7, "2": 3}
+    assert told["compared"] == {"prediction.rows": 10, "prediction.equal": 0, "prediction.distance": 30.0}
+    assert set(told["warmed"]) >= {ONE.digest, TWO.digest}
+
+
+def test_partition_columns_become_folders(tmp_path):
+    told, _ = run(stage(tmp_path, partition_by=("id",)), [batch([0, 1, 0], [GOOD] * 3)])
+    assert sorted((path.split("/")[0], rows) for path, rows, _ in told["files"]) == [("id=0", 2), ("id=1", 1)]
+
+
+def test_the_next_model_is_loaded_ahead_and_rows_are_given_back_to_prove_it(tmp_path):
+    _told, sample = run(stage(tmp_path, ahead=scorer(TWO), sample=True), [batch([0, 1], [NULL, GOOD])])
+    assert sample_rows(sample).to_pylist() == [{"x": GOOD}]
+    worker._ahead.join()
+    assert TWO.digest in worker.loaded()
+
+
+def test_no_rows_make_no_files(tmp_path):
+    told, sample = run(stage(tmp_path, sample=True), [])
+    assert (told["rows"], told["files"], told["dead_files"], sample) == (0, [], [], None)
+    assert not (tmp_path / "rows").exists()
