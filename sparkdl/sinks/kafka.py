@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparkdl import connectors
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SinkError
 from sparkdl.signature import quoted
 from sparkdl.sinks.function import staged_rows
@@ -69,7 +70,9 @@ class Kafka(Sink):
             raise self._error(
                 "a column called '_metadata' hides where a row lies in its file, which the header sparkdl-id tells: rename it"
             )
-        check_connector(spark, self._error)
+        conf = connectors.lacking(spark, "org/apache/spark/sql/kafka010/KafkaSourceProvider", "spark-sql-kafka-0-10")
+        if conf:
+            raise self._error(f"it takes Spark's Kafka connector: start the session with {conf}")
         self._check_topic(spark)
 
     def _check_topic(self, spark: SparkSession) -> None:
@@ -85,21 +88,21 @@ class Kafka(Sink):
         try:
             admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
         except Py4JJavaError as error:
-            raise self._error(f"there is no client of these settings: {self._hushed(error.java_exception)}") from None
+            raise self._error(f"there is no client of these settings: {self._hushed(error)}") from None
         try:
             topics = set(admin.listTopics().names().get())
             if self.topic not in topics and not self._makes_topics(jvm, admin):
                 raise self._error(f"there is no topic {self.topic!r}, and the broker makes none by itself: create it")
         except Py4JJavaError as error:
-            raise self._error(f"the brokers do not answer as they should: {_root(error.java_exception)}") from None
+            raise self._error(f"the brokers do not answer as they should: {connectors.in_one_line(error)}") from None
         finally:
             admin.close()
 
     def _hushed(self, error: Any) -> str:
         """Kafka's own words, unless they may quote an option, which may be a secret."""
         if not self.options:
-            return _root(error)
-        return f"{error.getClass().getSimpleName()}; see the options {sorted(self.options)}"
+            return connectors.in_one_line(error)
+        return f"{error.java_exception.getClass().getSimpleName()}; see the options {sorted(self.options)}"
 
     def _makes_topics(self, jvm: Any, admin: Any) -> bool:
         """True unless the broker says that it makes no topics; who may not ask has to find out."""
@@ -127,7 +130,7 @@ class Kafka(Sink):
             writer.option("topic", self.topic).option("includeHeaders", "true").save()
         except Exception as error:
             raise self._error(
-                f"batch {staged.batch} was not sent whole: {_first_line(error)}", batch=staged.batch
+                f"batch {staged.batch} was not sent whole: {connectors.in_one_line(error)}", batch=staged.batch
             ) from error
 
     def _records(self, spark: SparkSession, staged: Staged) -> DataFrame:
@@ -175,28 +178,3 @@ def _identifier(rows: DataFrame, staged: Staged) -> Column:
         f.col("offset").cast("string"),
     )
     return f.coalesce(source, own) if "_metadata" not in rows.columns else source
-
-
-def check_connector(spark: SparkSession, error: Any) -> None:
-    """Raise ``error(what)`` naming the package unless the session has Spark's Kafka connector."""
-    jvm = spark._jvm
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    if loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class") is not None:
-        return
-    version = spark.version
-    scala = jvm.scala.util.Properties.versionNumberString().rpartition(".")[0]
-    raise error(
-        "it takes Spark's Kafka connector: start the session with "
-        f"spark.jars.packages=org.apache.spark:spark-sql-kafka-0-10_{scala}:{version}"
-    )
-
-
-def _root(error: Any) -> str:
-    """The innermost cause of a Java exception, in one line."""
-    while error.getCause() is not None:
-        error = error.getCause()
-    return _first_line(error.toString())
-
-
-def _first_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
