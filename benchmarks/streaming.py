@@ -58,7 +58,7 @@ def main() -> None:
                             print(
                                 f"{form} {rate} {number + 1}/{asked.rounds} {system}: {metric} {told}", file=sys.stderr
                             )
-                work = f"{form} files, {named(rate)}, trigger {asked.trigger}"
+                work = f"{form} files, {named(rate)}" + ("" if rate == "flood" else f", trigger {asked.trigger}")
                 rows += figures(work, found)
                 harness.report(
                     "streaming", merged(rows, asked.json), asked.json
@@ -242,7 +242,8 @@ def figures(work: str, found: Found) -> list[dict[str, Any]]:
 
 PAIRS = [
     ("sparkdl.transform", "identity"), ("pandas_udf", "identity"), ("sparkdl.score_stream", "identity"),
-    ("sparkdl.score_stream", "plain-parquet"),
+    ("sparkdl.score_stream", "plain-parquet"), ("sparkdl.score_stream", "identity, cheaper checkpoint"),
+    ("sparkdl.score_stream", "plain-parquet, cheaper checkpoint"),
 ]  # fmt: skip
 
 

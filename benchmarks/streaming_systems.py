@@ -2,6 +2,8 @@
 
 All give ``id`` and ``prediction``; ``sparkdl.score_stream`` also ``model_version``. Those of NOOP go nowhere, those of PARQUET
 into a table. ``plain-parquet`` is ``identity`` with Spark's own file sink, ``transform-parquet`` is ``sparkdl.transform`` with it.
+``score_stream`` has Spark write a local checkpoint in a cheaper way than by default (``sparkdl.stream.start``); the systems of
+CHEAPER are their namesakes with that way, so that it is seen what comes of it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pyspark.sql import DataFrame
 from scoring_works import MLP
 
 import sparkdl
+from sparkdl.stream.start import _FILE_MANAGER_CONF, _file_manager
 
 NOOP = {
     "identity": scoring_systems.identity,
@@ -25,7 +28,8 @@ NOOP = {
     "sparkdl.transform": scoring_systems.transform,
 }
 PARQUET = {"plain-parquet": scoring_systems.identity, "transform-parquet": scoring_systems.transform}
-SYSTEMS = [*NOOP, *PARQUET, "sparkdl.score_stream"]
+CHEAPER = {"identity, cheaper checkpoint": "identity", "plain-parquet, cheaper checkpoint": "plain-parquet"}
+SYSTEMS = [*NOOP, *PARQUET, *CHEAPER, "sparkdl.score_stream"]
 Start = Callable[[DataFrame, Path, dict[str, Any]], Any]  # (events, an empty folder, trigger) -> StreamingQuery
 
 
@@ -33,6 +37,13 @@ def start(system: str, events: DataFrame, folder: Path, trigger: dict[str, Any])
     """The StreamingQuery of ``system``, started. folder: for its checkpoint and its table."""
     if system == "sparkdl.score_stream":
         return scored(events, folder, trigger).query
+    if system in CHEAPER:
+        spark = events.sparkSession
+        spark.conf.set(_FILE_MANAGER_CONF, _file_manager(spark))
+        try:
+            return start(CHEAPER[system], events, folder, trigger)
+        finally:
+            spark.conf.unset(_FILE_MANAGER_CONF)
     frame = (NOOP | PARQUET)[system](events, MLP)
     writer = frame.writeStream.option("checkpointLocation", str(folder / "checkpoint")).trigger(**trigger)
     if system in PARQUET:

@@ -60,12 +60,26 @@ class PayloadConf(Conf):
     """What is packed into one column of the events; see ``sparkdl.payloads``."""
 
     format: str = Field(description="json, avro or protobuf")
-    schema_: str = Field(alias="schema", description="the columns in it: DDL for json, the schema's JSON for avro")
-    column: str = Field("value", description="the column that holds it")
-    message: str | None = Field(None, description="protobuf: the message's name")
+    schema_: str | None = Field(
+        None, alias="schema", description="the fields: DDL for json, the schema's JSON for avro"
+    )
+    message: str | None = Field(None, description="protobuf: the message's full name")
     descriptor: str | None = Field(None, description="protobuf: the file of descriptors that protoc writes")
+    column: str = Field("value", description="the column that holds it")
+    options: dict[str, str] | None = Field(None, description="options of Spark's function that reads it")
 
     _format = field_validator("format")(classmethod(lambda cls, value: one_of(value, PAYLOADS)))
+
+    @model_validator(mode="after")
+    def _complete(self) -> PayloadConf:
+        there = {"schema": self.schema_, "message": self.message, "descriptor": self.descriptor}
+        for name in ("message", "descriptor") if self.format == "protobuf" else ("schema",):
+            if not there.pop(name):
+                raise ValueError(f"a payload of format {self.format!r} needs {name}")
+        for name, value in there.items():
+            if value is not None:
+                raise ValueError(f"a payload of format {self.format!r} has no {name}")
+        return self
 
 
 class SinkConf(Conf):

@@ -61,11 +61,10 @@ def payload(conf: PayloadConf) -> Payload:
     """How the events' column is read. Raises as ``sparkdl.payloads``."""
     from sparkdl import payloads
 
-    if conf.format == "json":
-        return payloads.JSON(conf.schema_, column=conf.column)
-    if conf.format == "avro":
-        return payloads.Avro(conf.schema_, column=conf.column)
-    return payloads.Protobuf(conf.message, conf.descriptor, column=conf.column)
+    told: dict[str, Any] = {"column": conf.column, "options": conf.options}
+    if conf.format == "protobuf":
+        return payloads.Protobuf(str(conf.message), str(conf.descriptor), **told)
+    return (payloads.JSON if conf.format == "json" else payloads.Avro)(str(conf.schema_), **told)
 
 
 def monitor(conf: MonitorConf | None) -> Monitor | None:

@@ -98,12 +98,17 @@ class Scene:
 
     def feed(self, count: int = 100) -> list[dict[str, Any]]:
         """A file arrives."""
-        made = rows(len(self.fed), count, self.poison_every)
-        self.fed |= {row["id"]: row for row in made}
+        made = self.new_rows(count)
         staged = self.folder / "staging" / f"{self.files:06d}.parquet"
         pq.write_table(pa.Table.from_pylist(made, SCHEMA), staged)
         staged.rename(self.folder / "arriving" / staged.name)
         self.files += 1
+        return made
+
+    def new_rows(self, count: int) -> list[dict[str, Any]]:
+        """The next ones; whoever calls it lets them arrive."""
+        made = rows(len(self.fed), count, self.poison_every)
+        self.fed |= {row["id"]: row for row in made}
         return made
 
     def move_alias(self, random: random.Random) -> None:
@@ -309,6 +314,37 @@ def a_round(scene: Scene, kind: str, random: random.Random) -> str:
     return (
         f"{kind} {'none yet' if victim is None else victim.pid} after {moment:.2f} s, then batch {batches[-1]['batch']}"
     )
+
+
+def a_broker_round(scene: Scene, spark: Any, broker: Any, random: random.Random) -> str:
+    """kill -9 to the Kafka broker of topic ``events`` at a random moment while a query reads it; it comes back, and if the
+    query did not survive that, the query too."""
+
+    def arrive(count: int) -> None:
+        broker.produce(spark, "events", [json.dumps(row) for row in scene.new_rows(count)])
+
+    def start() -> Any:
+        events = broker.stream(spark, "events", maxOffsetsPerTrigger=200)
+        return scene.stream(spark, events, payload=sparkdl.payloads.JSON(COLUMNS), trigger="50 milliseconds")
+
+    arrive(600)
+    query, survived = start(), True
+    try:
+        moment, down = random.uniform(0, 1.5), random.uniform(0, 1.5)
+        paced(moment, lambda: scene.move_alias(random))
+        broker.kill()
+        threading.Event().wait(down)
+        broker.start()
+        arrive(300)
+        try:
+            query.processAllAvailable()
+        except Exception:
+            survived = False
+            query = start()
+            query.processAllAvailable()
+    finally:
+        query.stop()
+    return f"broker after {moment:.2f} s, the query {'went on' if survived else 'was started again'}"
 
 
 def matches(process: psutil.Process, name: str) -> bool:

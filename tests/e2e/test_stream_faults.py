@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import stream_scene
+from kafka import own_broker  # noqa: F401  a fixture
 from stream_scene import COLUMNS, KINDS, Scene
 
 import sparkdl
@@ -90,6 +91,14 @@ def test_a_python_worker_dies_in_mid_batch(scene, spark):
     run(scene, spark)
     scene.check()
     assert failures
+
+
+def test_the_kafka_broker_dies(scene, spark, own_broker):  # noqa: F811
+    own_broker.create_topic("events", 2)
+    drawn = random.Random(SEED)
+    for _ in range(2):
+        stream_scene.a_broker_round(scene, spark, own_broker, drawn)
+        scene.check()
 
 
 def worker_at_work():
@@ -274,3 +283,15 @@ def test_twenty_kills_at_random_moments(tmp_path, kind):
         scene.check(complete=False)
     scene.drain()
     print(kind, dict(scene.check()))
+
+
+@pytest.mark.soak
+def test_twenty_kills_of_the_broker_at_random_moments(scene, spark, own_broker):  # noqa: F811
+    own_broker.create_topic("events", 2)
+    drawn = random.Random(SEED)
+    for number in range(20):
+        print(
+            f"seed {SEED}, round {number + 1}: {stream_scene.a_broker_round(scene, spark, own_broker, drawn)}",
+            flush=True,
+        )
+        scene.check()
