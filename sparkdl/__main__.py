@@ -11,6 +11,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "doctor": ("sparkdl.doctor", "check this machine and say how to mend what is wrong"),
     "build-horovod": ("sparkdl.build_horovod", "build Horovod for the torch installed here"),
+    "top": ("sparkdl.stream.top", "show how streams do, live, from the files of their monitors"),
+    "report": ("sparkdl.stream.reporting", "write a stream's HTML report, from the file of its monitor"),
 }
 
 

@@ -79,11 +79,12 @@ class Edges:
         """``(K + 2,)`` counts as those of the PSI's bins, missing last."""
         return np.append(np.bincount(self.groups, weights=counts[:-1]), counts[-1]).astype(np.int64)
 
-    def histogram(self, counts: Sequence[int]) -> dict[str, list[float]]:
-        """``bounds`` between the PSI's bins, and the shares ``then`` (of the sample) and ``now``, missing rows last."""
+    def histogram(self, counts: Sequence[int]) -> dict[str, Any]:
+        """``bounds`` between the PSI's bins, and the shares ``then`` (of the sample) and ``now``, missing rows last; and
+        ``by_value``."""
         both = {"then": self.counts, "now": np.asarray(counts, dtype=np.int64)}
         shares = {name: (self.coarse(one) / max(int(one.sum()), 1)).tolist() for name, one in both.items()}
-        return {"bounds": self.bounds(), **shares}
+        return {"bounds": self.bounds(), "by_value": self.by_value, **shares}
 
     def bounds(self) -> list[float]:
         """Where one bin of the PSI ends and the next begins, one fewer than there are bins."""

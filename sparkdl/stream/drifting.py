@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 from sparkdl.drift import Drift, Reference, compare, merge_counts
 
@@ -57,10 +58,10 @@ class DriftWindow:
             return []
         return [drift for drift in compare(reference, self.counts()) if drift.rows >= ROWS_LEAST][:most]
 
-    def histograms(self, names: list[str]) -> dict[str, dict[str, list[float]]]:
-        """For each feature: ``bounds`` between the bins, and the shares ``then`` and ``now``, missing rows last."""
+    def histograms(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """For each feature what ``drift.Edges.histogram`` gives of the window."""
         reference, counts = self.reference, self.counts()
-        found: dict[str, dict[str, list[float]]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for name in names:
             one = reference.features.get(name) if reference else None
             if one is not None and len(counts.get(name, ())) == len(one.counts):

@@ -36,7 +36,7 @@ class Monitor:
     requests send as ``Authorization: Bearer TOKEN``. alerts: Alert objects, or maps of their fields.
     window: seconds that speed, latency and shares are looked at over; driftWindow: those of drift.
 
-    The first query that starts opens file and port, the last that ends closes them. What a query tells goes through one
+    The first query that starts opens file and port (or ``open``), the last that ends closes them (or ``close``). What a query tells goes through one
     thread, webhooks through another; each has a bounded queue, and what does not fit is dropped and counted. Trouble
     with the disk or a webhook is logged once a minute at most, and does not reach the query.
 
@@ -69,6 +69,7 @@ class Monitor:
         self.failed: Fired | None = None
         self.on_stop: Callable[[Fired], None] | None = None
         self._queries: dict[str, _Query] = {}
+        self._held = 0
         self._lines: Lines | None = None
         self._exporter: Exporter | None = None
         self._work: Background | None = None
@@ -90,13 +91,36 @@ class Monitor:
         """Of the query with this id, by default the last that was started. Raises KeyError if there is none."""
         return self._queries[self._id(query)].status.now()
 
+    def open(self) -> Monitor:
+        """Open file and port now, and keep them until ``close``, whether or not queries run; a ``with`` block does both.
+
+        Raises StoreError if the file cannot be written, StreamError if the port is taken.
+        """
+        with self._lock:
+            if not self._held and all(one.ended for one in self._queries.values()):
+                self._open()
+            self._held += 1
+        return self
+
+    def close(self) -> None:
+        """Take back one ``open``; what was told is written, unless a query still runs or somebody else holds it open."""
+        with self._lock:
+            self._held = max(0, self._held - 1)
+            self._close_if_last()
+
+    def __enter__(self) -> Monitor:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def started(self, info: Mapping[str, Any]) -> None:
         """A query starts. info: ``query``, its id, and what is known of ``name``, ``model``, ``sink``, ``trigger`` (in seconds), ….
 
         Raises StoreError if the file cannot be written, StreamError if the port is taken.
         """
         with self._lock:
-            if all(one.ended for one in self._queries.values()):
+            if not self._held and all(one.ended for one in self._queries.values()):
                 self._open()
             key, name = _key(info["query"]), str(info.get("name") or "")
             self._queries.pop(key, None)
@@ -127,10 +151,8 @@ class Monitor:
             if one is None or one.ended:
                 return
             one.ended = True
-            last = all(each.ended for each in self._queries.values())
             self._do_now(one, lambda one: self._ended(one, error))
-            if last:
-                self._close()
+            self._close_if_last()
 
     def _open(self) -> None:
         self._lines = Lines(self.jsonl, self._max_bytes, self._backups) if self.jsonl else None
@@ -143,7 +165,9 @@ class Monitor:
         self._hooks = Background("sparkdl-webhooks", most=100)
         self._work = Background("sparkdl-monitor", most=10_000, idle=self._look)
 
-    def _close(self) -> None:
+    def _close_if_last(self) -> None:
+        if self._held or not all(one.ended for one in self._queries.values()):
+            return
         for each in (self._work, self._hooks):
             if each and not each.close():
                 logger.warning("what a query told was not all written in time")

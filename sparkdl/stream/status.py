@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import threading
 import time
@@ -77,7 +78,7 @@ class StreamStatus:
             ("rows", f"{self.rows:,} in, {self.scored:,} out, {sum(self.dead.values()):,} dead"
                      + _by(self.dead) + (f", {self.skipped:,} skipped" if self.skipped else "")),
             ("batches", f"{self.batches:,}" + (f", {self.replayed} of them replayed" if self.replayed else "")
-                        + (f", the last {self.last:.1f} s ago" if self.last is not None else "")),
+                        + (f", the last {ago(self.last)} ago" if self.last is not None else "")),
         ]  # fmt: skip
         if self.version is not None:
             told.append(("model", f"version {self.version}" + (_by(self.versions) if len(self.versions) > 1 else "")))
@@ -127,7 +128,7 @@ class Status:
 
         self.id, self.name, self.trigger, self.window = id, name or "", trigger, window
         self.drift = DriftWindow(drift_window)
-        self._since, self._state = time.time(), "starting"
+        self.since, self._state = time.time(), "starting"
         self._error: str | None = None
         self._batches = self._replayed = self._rows = self._scored = self._skipped = 0
         self._dead: Counter[str] = Counter()
@@ -206,12 +207,12 @@ class Status:
                 self._recent.popleft()
             recent, last = list(self._recent), self._last
             return StreamStatus(
-                name=self.name, id=self.id, state=self._state if active else _over(self._state), since=self._since, window=self.window,
+                name=self.name, id=self.id, state=self._state if active else _over(self._state), since=self.since, window=self.window,
                 batches=self._batches, replayed=self._replayed, rows=self._rows, scored=self._scored,
                 skipped=self._skipped, dead=dict(self._dead), nulls=dict(self._nulls), versions=dict(self._versions),
                 version=_latest(last), refused=dict(self._refused), compared=dict(last.compared) if last else {},
                 last=max(0.0, at - last.time) if last else None, lag=self._lag, late=self._late, drift=found,
-                error=self._error, **_speed(recent, at, self._since, self.window),
+                error=self._error, **_speed(recent, at, self.since, self.window),
             )  # fmt: skip
 
 
@@ -227,6 +228,7 @@ def lag_of(progress: Mapping[str, Any]) -> int | None:
         mean = (source.get("metrics") or {}).get("avgOffsetsBehindLatest")
         if mean is not None:
             ends = source.get("endOffset")
+            ends = json.loads(ends) if isinstance(ends, str) and ends.startswith("{") else ends  # Spark Connect's
             partitions = sum(map(len, ends.values())) if isinstance(ends, dict) else 1
             found = (found or 0) + round(float(mean) * partitions)
     return found
@@ -262,6 +264,14 @@ def _latest(report: BatchReport | None) -> str | None:
 
 def _by(counts: Mapping[str, int]) -> str:
     return " (" + ", ".join(f"{kind} {count:,}" for kind, count in counts.items()) + ")" if counts else ""
+
+
+def ago(seconds: float) -> str:
+    """``1.2 s``, ``5 min``, ``3 h``, ``40 d``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _ms(value: float | None) -> str:
