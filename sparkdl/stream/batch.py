@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -249,7 +250,8 @@ def _explained(error: Exception, batch: int, checkpoint: str) -> SparkdlError:
     refused = scan.refused_row(error)
     if refused:
         return DataError(f"batch {batch}: {refused}", **dict.fromkeys(scan.UNKNOWN))
+    ours = re.findall(r"^sparkdl\.errors\.(\w+: .+)$", str(error), re.MULTILINE)
+    what = ours[-1] if ours else f"\n{scan.last_lines(error)}"
     return StreamError(
-        f"batch {batch} failed, and will be done when the query starts again:\n{scan.last_lines(error)}",
-        checkpoint=checkpoint,
+        f"batch {batch} failed, and will be done when the query starts again: {what}", checkpoint=checkpoint
     )

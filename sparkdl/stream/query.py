@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sparkdl.stream.status import StreamStatus
 
 _LOOK_EVERY_S = 0.02
-_PROGRESS_EVERY_S = 1.0
+_WAKE_EVERY_S = 0.5
 
 
 class ScoreQuery:
@@ -38,7 +39,7 @@ class ScoreQuery:
         held: ExitStack,
     ) -> None:
         self._launch, self._batches, self._told, self._bound, self._held = launch, batches, told, bound, held
-        self.query = launch(bound.rows if bound else None)
+        self.query = launch(None)
         self.id, self.name = batches.records.query, self.query.name
         self._error: SparkdlError | None = None
         self._ended = threading.Event()
@@ -76,14 +77,16 @@ class ScoreQuery:
         """Wait until what the source has now is committed; for tests. Raises what the query failed of."""
         from pyspark.errors import StreamingQueryException
 
-        query = None
-        while query is not self.query:  # it was started anew, with other bounds
-            with self._relaunching:
-                query = self.query
-            try:
+        while True:
+            query = self.query
+            with contextlib.suppress(StreamingQueryException):  # it is told below, unless it was to end
                 query.processAllAvailable()
-            except StreamingQueryException:
-                self.awaitTermination()
+                if query.isActive:
+                    return
+            with self._relaunching:
+                if self.query is query:  # else it was started anew, with another number of rows a batch
+                    break
+        self.awaitTermination()
 
     def stop(self) -> None:
         """End it, after the micro-batch that is running, if there is one. Raises what it failed of, if it had."""
@@ -121,7 +124,7 @@ class ScoreQuery:
 
         try:
             while not (self._bound and self._bound.is_poor.is_set()):
-                if self.query.awaitTermination(_PROGRESS_EVERY_S):
+                if self.query.awaitTermination(_WAKE_EVERY_S):
                     return False
                 self._look()
         except StreamingQueryException:

@@ -124,7 +124,7 @@ def score_stream(
         batches = MicroBatches(record, models, challengers, share, shape, rows, dead, told)
 
         def launch(rows: int | None) -> StreamingQuery:
-            taken = bounded(rows) if bounded and rows else first
+            taken = bounded(rows) if bounded and rows is not None else first
             prepared = for_workers(parsed_events(taken, payload), payload, shape, shareBy if share else None)
             writer = prepared.writeStream.foreachBatch(batches).outputMode(outputMode).trigger(**kind)
             writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
