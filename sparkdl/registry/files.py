@@ -3,14 +3,16 @@
 A record is ``<folder>/<number>/record.json``. Where folders are renamed (local, HDFS) one with the record in it is made
 under another name and renamed: onto a folder that holds something no file system renames another. On HDFS it lands
 *within* that one instead; and a file there, unlike a folder, would be replaced by pyarrow. So what the record says then
-tells who made it. S3, GCS and ABFS have no such step, see ``_written``.
+tells who made it. S3, GCS and ABFS have no such step, see ``_claimed``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,6 +27,7 @@ from sparkdl.registry.records import RESERVED, Move, Version, shown
 
 FORMAT = 1
 RECORD = "record.json"
+STALE_S = 60.0  # a claim this old is that of a writer who was killed; its number is left out
 R = TypeVar("R", Version, Move)
 
 
@@ -40,32 +43,33 @@ class Files(Log):
     def names(self) -> list[str]:
         """See Backend."""
         found = (name for name in store.names(self.root) if name not in RESERVED and not name.startswith("."))
-        return sorted(name for name in found if self.last_version(name))
+        return sorted(name for name in found if _last(self._versions(name)))
 
     def versions(self, name: str) -> list[Version]:
         """See Backend."""
         folder = self._versions(name)
-        return [self._read(Version, folder, number) for number in _numbers(folder)]
+        found = (self._read(Version, folder, number) for number in _numbers(folder))
+        return [version for version in found if version is not None]
 
     def version(self, name: str, number: int) -> Version | None:
         """See Backend."""
-        folder = self._versions(name)
-        there = store.exists(store.join(folder, str(number), RECORD))
-        return self._read(Version, folder, number) if there else None
+        return self._read(Version, self._versions(name), number)
 
     def aliases(self, name: str) -> list[str]:
         """See Backend."""
         found = store.names(store.join(self.root, name, "aliases"))
-        return sorted(alias for alias in found if _numbers(self._moves(name, alias)))
+        return sorted(alias for alias in found if _last(self._moves(name, alias)))
 
     def history(self, name: str, alias: str) -> list[Move]:
         """See Backend."""
         folder = self._moves(name, alias)
-        return [self._read(Move, folder, number) for number in _numbers(folder)]
+        found = (self._read(Move, folder, number) for number in _numbers(folder))
+        return [move for move in found if move is not None]
 
     def last_version(self, name: str) -> int:
         """See Log."""
-        return max(_numbers(self._versions(name)), default=0)
+        folder = self._versions(name)
+        return _last_taken(folder, _last(folder))
 
     def add_version(self, name: str, version: Version) -> bool:
         """See Log."""
@@ -74,12 +78,21 @@ class Files(Log):
     def last_move(self, name: str, alias: str) -> tuple[int, int | None]:
         """See Log."""
         folder = self._moves(name, alias)
-        number = max(_numbers(folder), default=0)
-        return number, self._read(Move, folder, number).version if number else None
+        last = _last(folder)
+        return _last_taken(folder, last), self._version_of(folder, last)
+
+    def current(self, name: str, alias: str) -> int | None:
+        """See Backend."""
+        folder = self._moves(name, alias)
+        return self._version_of(folder, _last(folder))
 
     def add_move(self, name: str, number: int, move: Move) -> bool:
         """See Log."""
         return _added(self._moves(name, move.alias), number, asdict(move))
+
+    def _version_of(self, folder: str, number: int) -> int | None:
+        move = self._read(Move, folder, number) if number else None
+        return move.version if move is not None else None
 
     def _versions(self, name: str) -> str:
         return store.join(self.root, name, "versions")
@@ -87,7 +100,8 @@ class Files(Log):
     def _moves(self, name: str, alias: str) -> str:
         return store.join(self.root, name, "aliases", alias)
 
-    def _read(self, kind: type[R], folder: str, number: int) -> R:
+    def _read(self, kind: type[R], folder: str, number: int) -> R | None:
+        """None if there is no such record, or not yet: object stores have a folder before what is in it."""
         uri = store.join(folder, str(number), RECORD)
         try:
             told = json.loads(store.read_bytes(uri))
@@ -95,6 +109,8 @@ class Files(Log):
                 raise ValueError("it has another format: upgrade sparkdl")
             told.pop("token")
             return kind(**told)
+        except FileNotFoundError:
+            return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RegistryError(
                 f"the record {shown(uri)!r} cannot be understood: {error!r}; take it from a copy of the registry",
@@ -105,14 +121,38 @@ class Files(Log):
 
 
 def _numbers(folder: str) -> list[int]:
-    return sorted(int(name) for name in store.names(folder) if re.fullmatch(r"[1-9][0-9]*", name))
+    return sorted(int(name) for name in store.names(folder) if re.fullmatch(r"[1-9][0-9]{0,8}", name))
+
+
+def _last(folder: str) -> int:
+    """The highest number with a record, 0 if there is none."""
+    there = (number for number in reversed(_numbers(folder)) if store.exists(store.join(folder, str(number), RECORD)))
+    return next(there, 0)
+
+
+def _last_taken(folder: str, last: int) -> int:
+    """``last``, or a higher number that a writer claimed who was killed since."""
+    claimed = (int(name[1:]) for name in store.names(folder) if re.fullmatch(r"\.[1-9][0-9]{0,8}", name))
+    return max([last, *(number for number in claimed if number > last and _is_stale(_claims(folder, number)))])
+
+
+def _claims(folder: str, number: int) -> str:
+    return store.join(folder, f".{number}")
+
+
+def _is_stale(claims: str) -> bool:
+    filesystem, path = store.resolve(claims)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return any(info.mtime is not None and time.time() - info.mtime.timestamp() > STALE_S for info in found)
 
 
 def _added(folder: str, number: int, told: Mapping[str, Any]) -> bool:
-    """True if this made the record of that number, False if it is another's. Raises StoreError."""
-    content = json.dumps({"format": FORMAT, **told, "token": uuid.uuid4().hex}, indent=2, ensure_ascii=False).encode()
-    target = store.join(folder, str(number))
-    return (_renamed if store.renames_folders(folder) else _written)(folder, target, content)
+    """True if this made the record of that number, False if it is, or may become, another's. Raises StoreError."""
+    token = uuid.uuid4().hex
+    content = json.dumps({"format": FORMAT, **told, "token": token}, indent=2, ensure_ascii=False).encode()
+    if store.renames_folders(folder):
+        return _renamed(folder, store.join(folder, str(number)), content)
+    return _claimed(folder, number, token, content)
 
 
 def _renamed(folder: str, target: str, content: bytes) -> bool:
@@ -133,14 +173,25 @@ def _renamed(folder: str, target: str, content: bytes) -> bool:
     return ours
 
 
-def _written(folder: str, target: str, content: bytes) -> bool:
-    """Without a step that fails where something is: two who write at the same moment may both find it free. Who reads
-    another's record than he wrote has lost; but the other may come only after he read his."""
-    record = store.join(target, RECORD)
-    if store.exists(record):
-        return False
-    store.write_bytes(record, content)
-    return store.read_bytes(record) == content
+def _claimed(folder: str, number: int, token: str, content: bytes) -> bool:
+    """Where no step fails for what is there already, but who lists a folder sees all that was written before.
+
+    Who writes first claims the number, by a file of his own, and then looks who else did. Of two, the one who claims
+    later sees the other's claim, for that stays until its record is there; so never do both find themselves alone. Both
+    may see each other: then neither writes, and they try again after a while of chance.
+    """
+    claims, record = _claims(folder, number), store.join(folder, str(number), RECORD)
+    store.write_bytes(store.join(claims, token), b"{}")
+    try:
+        is_alone = store.names(claims) == [token]
+        if is_alone and not store.exists(record):
+            store.write_bytes(record, content)
+            return True
+    finally:
+        store.delete(store.join(claims, token))
+    if not is_alone:
+        time.sleep(random.uniform(0.01, 0.2))
+    return False
 
 
 def _flush(uri: str) -> None:

@@ -344,11 +344,46 @@ def test_a_record_is_added_only_where_there_is_none(tmp_path):
     assert os.listdir(tmp_path) == ["1"]
 
 
-def test_a_store_that_does_not_rename_adds_one_too_and_sees_another_s(tmp_path):
-    folder, target = str(tmp_path), str(tmp_path / "1")
-    assert files_backend._written(folder, target, b"mine")
-    assert not files_backend._written(folder, target, b"theirs")
-    assert (tmp_path / "1/record.json").read_bytes() == b"mine"
+@pytest.fixture
+def objects(monkeypatch):
+    """A folder as an object store: nothing in it is renamed."""
+    monkeypatch.setattr(store, "renames_folders", lambda uri: False)
+
+
+def test_a_registry_in_an_object_store(tmp_path, bundles, objects):
+    registry = Registry(tmp_path)
+    assert [registry.publish("fraud", bundle) for bundle in bundles] == [1, 2, 3]
+    registry.set_alias("fraud", "champion", 2, expected=None)
+    with pytest.raises(RegistryError, match="it was not moved"):
+        registry.set_alias("fraud", "champion", 3, expected=1)
+    registry.set_alias("fraud", "champion", 3, expected=2)
+    assert registry.names() == ["fraud"]
+    assert registry.aliases("fraud") == {"champion": 3}
+    assert registry.load("fraud").digest == bundles[2].digest
+    assert not list(tmp_path.glob("fraud/versions/.*/*"))
+
+
+def test_an_object_that_is_there_is_not_replaced(tmp_path, objects):
+    assert files_backend._added(str(tmp_path), 1, {"a": 1})
+    before = (tmp_path / "1/record.json").read_bytes()
+    assert not files_backend._added(str(tmp_path), 1, {"a": 2})
+    assert (tmp_path / "1/record.json").read_bytes() == before
+
+
+def test_a_number_that_another_claims_is_his(tmp_path, bundles, objects, monkeypatch):
+    registry = Registry(tmp_path)
+    registry.publish("fraud", bundles[0])
+    (tmp_path / "fraud/versions/.2").mkdir(exist_ok=True)
+    (tmp_path / "fraud/versions/.2/another").write_text("{}")  # before his record
+    assert not files_backend._added(str(tmp_path / "fraud/versions"), 2, {})
+    monkeypatch.setattr(files_backend, "STALE_S", 0.2)  # he was killed
+    assert registry.publish("fraud", bundles[1]) == 3
+    assert [version.number for version in registry.versions("fraud")] == [1, 3]
+    (tmp_path / "fraud/aliases/champion/.1").mkdir(parents=True)
+    (tmp_path / "fraud/aliases/champion/.1/another").write_text("{}")
+    registry.set_alias("fraud", "champion", 3)
+    assert registry.resolve("fraud") == 3
+    assert [move.before for move in registry.history("fraud", "champion")] == [None]
 
 
 def test_hdfs_renames_into_a_folder_that_is_there(tmp_path, monkeypatch):
