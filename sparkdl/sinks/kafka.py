@@ -13,9 +13,11 @@ from sparkdl.sinks.function import staged_rows
 from sparkdl.sinks.sink import Sink, Staged
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 SOURCE = ("topic", "partition", "offset")  # columns that tell where a row came from
+# A batch is some MB at once: Kafka's own 16 KiB would make hundreds of requests of it.
+SENDING = {"kafka.batch.size": "262144", "kafka.linger.ms": "5"}
 CHECK_SECONDS = 10  # for the broker to answer before the query starts
 
 
@@ -31,8 +33,8 @@ class Kafka(Sink):
     ``sparkdl-model-version``. Where one record of the source becomes several rows, leave those columns out.
 
     servers: ``host:port``, several separated by commas. options: ``kafka.*`` as Spark's connector takes them
-    (``kafka.security.protocol``, ``kafka.sasl.jaas.config``, …); they are neither shown nor written down. Needs the
-    connector's jar. Raises InvalidParamError for arguments of another kind.
+    (``kafka.security.protocol``, ``kafka.sasl.jaas.config``, …); they are neither shown nor written down. Records go
+    256 KiB at a time unless ``kafka.batch.size`` says otherwise. Needs the connector's jar. Raises InvalidParamError for arguments of another kind.
     """
 
     servers: str
@@ -125,7 +127,7 @@ class Kafka(Sink):
         if not staged.files:
             return
         writer = self._records(spark, staged).write.format("kafka")
-        writer = writer.options(**(self.options or {})).option("kafka.bootstrap.servers", self.servers)
+        writer = writer.options(**{**SENDING, **(self.options or {})}).option("kafka.bootstrap.servers", self.servers)
         try:
             writer.option("topic", self.topic).option("includeHeaders", "true").save()
         except Exception as error:
@@ -134,47 +136,36 @@ class Kafka(Sink):
             ) from error
 
     def _records(self, spark: SparkSession, staged: Staged) -> DataFrame:
-        from pyspark.sql import functions as f
-
+        """The batch as records: SQL's texts, for each Column that Python makes costs the driver a round trip."""
         rows = staged_rows(spark, staged)
-        columns = [f.col(quoted(name)) for name in rows.columns]
+        row = f"struct({', '.join(map(quoted, rows.columns))})"
         headers = {
             "sparkdl-id": _identifier(rows, staged),
-            "sparkdl-query": f.lit(staged.query),
-            "sparkdl-batch": f.lit(str(staged.batch)),
+            "sparkdl-query": f"'{staged.query}'",
+            "sparkdl-batch": f"'{staged.batch}'",
         }
         if "model_version" in rows.columns:
-            headers["sparkdl-model-version"] = f.col("model_version")
-        told = [
-            f.struct(f.lit(name).alias("key"), text.cast("binary").alias("value")) for name, text in headers.items()
+            headers["sparkdl-model-version"] = "model_version"
+        told = [f"struct('{name}' as key, cast({text} as binary) as value)" for name, text in headers.items()]
+        chosen = [
+            f"to_json({row}, map('ignoreNullFields', 'false')) as value",
+            f"array({', '.join(told)}) as headers",
         ]
-        value = f.to_json(f.struct(*columns), {"ignoreNullFields": "false"})
-        chosen = [value.alias("value"), f.array(*told).alias("headers")]
         if self.key is not None:
-            kind = rows.schema[self.key].dataType.typeName()
-            column = f.col(quoted(self.key))
-            chosen.append((column if kind == "binary" else column.cast("string")).alias("key"))
-        return rows.select(*chosen)
+            kind = "binary" if rows.schema[self.key].dataType.typeName() == "binary" else "string"
+            chosen.append(f"cast({quoted(self.key)} as {kind}) as key")
+        return rows.selectExpr(*chosen)
 
     def _error(self, what: str, **fields: Any) -> SinkError:
         place = f"Kafka {self.topic} at {self.servers}"
         return SinkError(f"the sink {place}: {what}", sink=place, **fields)
 
 
-def _identifier(rows: DataFrame, staged: Staged) -> Column:
-    from pyspark.sql import functions as f
-
-    own = f.concat_ws(
-        "-", f.lit(f"{staged.query}-{staged.batch}"), f.col("_metadata.file_name"), f.col("_metadata.row_index")
-    )
+def _identifier(rows: DataFrame, staged: Staged) -> str:
+    """As SQL: where the row came from, or where it lies in the staged files, which a replay sends again."""
+    own = f"concat('{staged.query}-{staged.batch}-', _metadata.file_name, '-', _metadata.row_index)"
     if not set(SOURCE) <= set(rows.columns):
         return own
+    source = "concat(topic, '-', `partition`, '-', `offset`)"
     # concat is null where a part is: rows of a join may lack their source.
-    source = f.concat(
-        f.col("topic").cast("string"),
-        f.lit("-"),
-        f.col("partition").cast("string"),
-        f.lit("-"),
-        f.col("offset").cast("string"),
-    )
-    return f.coalesce(source, own) if "_metadata" not in rows.columns else source
+    return f"coalesce({source}, {own})" if "_metadata" not in rows.columns else source
