@@ -9,17 +9,18 @@ the same edges. Two lists of counts give
   change and above 0.25 is a lot). Two samples of one distribution, of n and m rows, give about ``(bins - 1)(1/n + 1/m)``
   (Yurdakul and Naranjo, Statistical properties of the population stability index, 2020): with few rows it says little.
 - the Kolmogorov-Smirnov statistic: the largest distance of the two distribution functions, looked at where there are edges,
-  so a lower bound of what the rows themselves would give.
+  so a lower bound of what the rows themselves would give. Its p is by Kolmogorov's limit distribution, with Stephens'
+  correction for a finite number of rows (Use of the Kolmogorov-Smirnov, Cramér-von Mises and related statistics, 1970).
 
 Sizes: K edges make K + 1 bins, up to and including the first edge, ..., above the last; and one for what is missing.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,20 +35,17 @@ from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
-    from sparkdl.data.manifest import Dataset
-    from sparkdl.data.petastorm import PetastormDataset
 
 __all__ = ["FEATURES_MOST", "KEY", "Counter", "Drift", "Reference", "compare", "merge_counts"]
 
-logger = logging.getLogger(__name__)
 KEY = "reference"  # in Bundle.training
-SAMPLE_ROWS = 10_000
 FINE, COARSE, PSI_BINS = 100, 20, 10  # bins of a feature; where there are more than FINE_MOST features; for the PSI
 FINE_MOST = 64
 VALUES_MOST = 20  # distinct ones that have a bin each
 CLASSES_MOST = 100
 ROWS_A_VALUE = 10  # of the sample, at least, for its values to count as the only ones there are
 FLOOR = 1e-4  # the share of an empty bin, for which the logarithm has none; Evidently's and others' choice too
+NUMBERS_MOST, ROWS_LEAST = 500_000, 16  # of a batch, that are counted
 PREDICT_S = 1.0  # the model is slow if it takes longer: then fewer rows have predictions
 PREDICT_ROWS = 500
 
@@ -192,9 +190,16 @@ class Counter:
     def add(self, inputs: pa.RecordBatch, outputs: Mapping[str, pa.Array]) -> None:
         """Count a batch: its columns, and the columns that the model gave. What is not there is not counted.
 
-        Rows are counted all: sorting a column takes less than looking up each of its values, 1 ms for 5,000 rows of
-        50 floats. ``docs/decisions/0021-drift.md`` has the figures.
+        All rows, as long as they hold no more than NUMBERS_MOST numbers; else every second, third, … of them, ROWS_LEAST at
+        least. So 5,000 rows of 50 floats are all counted, and images are not; ``docs/decisions/0021-drift.md`` has
+        what it takes.
         """
+        most = max(ROWS_LEAST, NUMBERS_MOST // max(1, sum(max(one.size, 1) for one in self._watched)))
+        if len(inputs) > most:
+            rows = pa.array(np.arange(0, len(inputs), -(-len(inputs) // most)))
+            names = [one.column for one in self._watched if not one.is_output and one.column in inputs.schema.names]
+            inputs = pa.RecordBatch.from_arrays([inputs.column(name).take(rows) for name in names], names)
+            outputs = {name: column.take(rows) for name, column in outputs.items()}
         for name, numbers in _by_feature(self._watched, inputs, outputs).items():
             if name in self._features:
                 self._counts[name] += _counted(np.sort(numbers), self._features[name].edges)
@@ -205,43 +210,35 @@ class Counter:
         return {name: numbers.tolist() for name, numbers in self._counts.items()}
 
 
-def with_training_reference(bundle: Bundle, data: Dataset | PetastormDataset) -> Bundle:
-    """The bundle with a reference of up to 10,000 of the rows it was trained on; without one, and a warning in the log, if
-    none can be made: hours of training are not lost for it."""
-    from sparkdl.data.sample import sample
-
-    try:
-        return bundle.with_reference(sample(data, SAMPLE_ROWS))
-    except Exception as error:  # whatever reading, or a model, raises
-        logger.warning("the bundle has no drift reference: %s: %s", type(error).__name__, error)
-        return bundle
-
-
 def compare(reference: Reference, counts: Mapping[str, Sequence[int]]) -> list[Drift]:
     """The drift of each feature that has rows, by falling PSI. Counts of another reference's edges are left out."""
-    from scipy.special import rel_entr
+    from scipy.special import kolmogorov, rel_entr
 
-    found = []
+    found, sizes = [], []
     for name, numbers in counts.items():
         one, now = reference.features.get(name), np.asarray(numbers, dtype=np.int64)
         if one is None or len(now) != len(one.counts) or not now.sum():
             continue
         p, q = (np.maximum(c / c.sum(), FLOOR) for c in (one.coarse(one.counts), one.coarse(now)))
         psi = float((rel_entr(p, q) + rel_entr(q, p)).sum())
-        ks, chance = _kolmogorov_smirnov(one.counts[:-1], now[:-1])
-        found.append(Drift(name, psi, ks, chance, int(now.sum())))
+        distance, size = _kolmogorov_smirnov(one.counts[:-1], now[:-1])
+        found.append(Drift(name, psi, distance, math.nan, int(now.sum())))
+        sizes.append(size)
+    if not found:
+        return []
+    roots = np.sqrt(sizes)
+    chances = kolmogorov((roots + 0.12 + 0.11 / roots) * [drift.ks for drift in found])
+    found = [replace(drift, p=float(chance)) for drift, chance in zip(found, chances, strict=True)]
     return sorted(found, key=lambda drift: (-drift.psi, drift.feature))
 
 
-def _kolmogorov_smirnov(then: np.ndarray, now: np.ndarray) -> tuple[float, float]:
-    """The statistic at the edges and its p, by the asymptotic distribution as ``scipy.stats.ks_2samp`` takes it."""
-    from scipy.stats import kstwo
-
+def _kolmogorov_smirnov(then: np.ndarray, now: np.ndarray) -> tuple[float, int]:
+    """The statistic at the edges; and the rows of one sample that would make it as likely as these two do."""
     n, m = int(then.sum()), int(now.sum())
     if not n or not m:
-        return (0.0, 1.0) if n == m else (1.0, 0.0)
+        return (0.0 if n == m else 1.0), 1
     distance = float(np.abs(np.cumsum(then) / n - np.cumsum(now) / m).max())
-    return distance, float(kstwo.sf(distance, max(1, round(n * m / (n + m)))))
+    return distance, max(1, round(n * m / (n + m)))
 
 
 def _by_feature(many: list[Watched], inputs: pa.RecordBatch, outputs: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator
 from torch import Tensor, nn
 
-from sparkdl import checks, drift, plan, program, runs, session, store
+from sparkdl import checks, plan, program, runs, session, store
 from sparkdl.bundle import Bundle
+from sparkdl.data import sample
 from sparkdl.data.lease import temporary
 from sparkdl.data.manifest import Dataset
 from sparkdl.data.petastorm import PetastormDataset
@@ -212,7 +213,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         beside = ("epoch", "seconds", "rows", "lr", "phases")
         metrics = {name: value for name, value in entry.items() if name not in beside}
         columns = {p.name: self.getOrDefault(p) for p in self.params if hasattr(ColumnParams, p.name) and self.isSet(p)}
-        trained = drift.with_training_reference(bundle.with_training(weights, metrics, told), data)
+        trained = sample.with_reference(bundle.with_training(weights, metrics, told), data)
         return TorchModel(trained).setParams(**columns)
 
     def _ranks(self, spark: SparkSession) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,11 @@ from sparkdl.data.shard import Fragment
 from sparkdl.signature import TensorSpec
 from sparkdl.train.world import World
 
+if TYPE_CHECKING:
+    from sparkdl.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+SAMPLE_ROWS = 10_000
 ROW_GROUPS = 8  # that are read, of about 16 MiB each
 SECONDS, MEMORY = 1.0, 64 << 20  # for which Petastorm is read; bytes of its pools
 
@@ -34,6 +41,16 @@ def sample(data: Dataset | PetastormDataset, rows: int, seed: int = 0) -> pa.Tab
     for spec, array in zip(inputs, arrays, strict=False):
         named.update(_columns(spec, array[order]))
     return pa.table(named)
+
+
+def with_reference(bundle: Bundle, data: Dataset | PetastormDataset) -> Bundle:
+    """The bundle with a reference of up to 10,000 of the rows it was trained on; without one, and a warning in the log, if
+    none can be made: hours of training are not lost for it."""
+    try:
+        return bundle.with_reference(sample(data, SAMPLE_ROWS))
+    except Exception as error:  # whatever reading, or a model, raises
+        logger.warning("the bundle has no drift reference: %s: %s", type(error).__name__, error)
+        return bundle
 
 
 def _of_row_groups(data: Dataset, rows: int, seed: int) -> list[np.ndarray]:

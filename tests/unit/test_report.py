@@ -1,7 +1,6 @@
 """A report: whole, escaped, bounded, and without anything to fetch."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -87,10 +86,8 @@ def test_its_size_does_not_grow_with_the_batches(tmp_path):
         {"event": "refused", "query": ID, "time": 1.7e9 + n, "version": str(n), "reason": "x" * 9000}
         for n in range(500)
     ]
-    began = time.perf_counter()
     text = written(tmp_path, [*many, *happened])
     assert len(text) < 2_000_000
-    assert time.perf_counter() - began < 30
     assert len(runs_of(many)[ID].edges()) <= BINS + 1
 
 
