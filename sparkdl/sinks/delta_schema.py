@@ -15,15 +15,13 @@ _STRANGE = set(" ,;{}()\n\t=")  # in a column's name: Delta takes them with colu
 
 def refused(schema: Mapping[str, Any], folders: Sequence[str]) -> Iterator[str]:
     """Why Delta does not take a schema."""
-    names = [told["name"] for told in schema["fields"]]
-    for name in names:
-        if _STRANGE & set(name):
-            yield f"the column name {name!r} has one of ' ,;{{}}()=', a tab or a line's end: rename it"
-    lower = [name.lower() for name in names]
+    lower = [told["name"].lower() for told in schema["fields"]]
     for name in sorted({name for name in lower if lower.count(name) > 1}):
         yield f"several columns are called {name!r}"
     for told in schema["fields"]:
         for path, kind in _leaves(told["name"], told["type"]):
+            if _STRANGE & set(path):
+                yield f"the name {path!r} has one of ' ,;{{}}()=', a tab or a line's end: rename it"
             if not (isinstance(kind, str) and (kind in _PLAIN or kind.startswith("decimal("))):
                 yield f"{path!r} is of type {kind if isinstance(kind, str) else kind.get('type')!r}: cast it"
         if told["name"] in folders and not (told["type"] in _FOLDERS or str(told["type"]).startswith("decimal(")):

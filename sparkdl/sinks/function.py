@@ -69,4 +69,6 @@ def staged_rows(spark: SparkSession, staged: Staged) -> DataFrame:
     schema = StructType.fromJson(dict(staged.schema))
     if not staged.files:
         return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).parquet(*(store.hadoop_uri(uri) for uri in staged.uris))
+    # Whatever the session says: a file that is lost is an error, not fewer rows.
+    reader = spark.read.schema(schema).option("ignoreMissingFiles", "false").option("ignoreCorruptFiles", "false")
+    return reader.parquet(*(store.hadoop_uri(uri) for uri in staged.uris))

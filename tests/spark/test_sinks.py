@@ -3,6 +3,7 @@
 import base64
 import datetime
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -33,8 +34,23 @@ def test_foreach_gets_the_staged_rows_and_the_number_again_and_again(spark, tmp_
     assert seen == [(7, [(1, "a"), (2, None)])] * 2 + [(8, [])]
 
 
+@pytest.mark.parametrize("harm", [os.unlink, lambda path: open(path, "w").close()])
+def test_a_staged_file_that_is_lost_is_an_error_whatever_the_session_says(spark, tmp_path, harm):
+    sink = foreach(count_rows)
+    staged = stage(sink, PLAIN, ROWS, scratch=tmp_path, files=2)
+    harm(staged.uris[0])
+    for name in ("Missing", "Corrupt"):
+        spark.conf.set(f"spark.sql.files.ignore{name}Files", "true")
+    try:
+        with pytest.raises(SinkError, match=r"count_rows of the sink raised"):
+            sink.commit(spark, staged)
+    finally:
+        for name in ("Missing", "Corrupt"):
+            spark.conf.unset(f"spark.sql.files.ignore{name}Files")
+
+
 def count_rows(df, batch):
-    return df.count()
+    return df.selectExpr("max(id)", "max(name)").collect()
 
 
 def test_foreach_is_known_by_its_functions_name_and_needs_one(spark):
