@@ -128,13 +128,15 @@ class Run:
         """Of the bins of time, BINS at most, each 1, 2, 5, 10, … seconds: so that about as many batches are in each."""
         first, last = self.span
         width = next(w * 10**power for power in range(12) for w in (1, 2, 5) if w * 10**power * BINS >= last - first)
-        return first + width * np.arange(max(1, int(np.ceil((last - first) / width))) + 1)
+        edges = first + width * np.arange(max(1, round((last - first) / width)) + 1.0)
+        edges[-1] = last
+        return edges
 
     def a_second(self, values: Iterable[float]) -> np.ndarray:
         """A value that each batch has, summed in each bin of time, a second of it."""
         edges = self.edges()
         sums = np.histogram(self.times, edges, weights=np.fromiter(values, float))[0]
-        return sums / np.maximum(np.diff(np.minimum(edges, self.span[1])), 1e-3)
+        return sums / np.diff(edges)
 
     def by_bin(self, values: np.ndarray, how: Any) -> np.ndarray:
         """``how`` (np.mean, …) of the values in each bin of time, NaN where there are none."""
