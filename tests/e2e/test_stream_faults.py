@@ -134,6 +134,21 @@ def test_ten_times_as_much_at_once(scene, spark):
     assert max(map(len, scene.tables("out").values())) <= 2_000  # the source's own limit holds: two files a batch
 
 
+def test_a_query_is_told_to_stop_at_any_moment_while_rows_arrive(scene, spark):
+    drawn = random.Random(SEED)
+    for _ in range(4):
+        query = scene.stream(spark, trigger="0 seconds")
+        arriving = threading.Thread(target=stream_scene.paced, args=(1.0, scene.feed, 0.02))
+        arriving.start()
+        threading.Event().wait(drawn.uniform(0, 0.8))
+        query.stop()
+        assert not query.isActive
+        assert query.exception() is None
+        arriving.join()
+    run(scene, spark)
+    scene.check()
+
+
 def test_a_field_of_another_type_upstream_makes_dead_letters_until_it_is_mended(scene, spark):
     def text(row):
         return json.dumps(row if row["id"] % 2 else {**row, "code": {"now": "a struct"}})
