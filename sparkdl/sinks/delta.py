@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pyarrow import fs
-
 from sparkdl import store
 from sparkdl.errors import InvalidParamError, SinkError, StoreError
 from sparkdl.score.output import NULL_PARTITION, Layout
 from sparkdl.sinks import delta_schema
+from sparkdl.sinks import staged as files
 from sparkdl.sinks.sink import Sink, Staged
 
 if TYPE_CHECKING:
@@ -176,14 +175,8 @@ class Delta(Sink):
         if not staged.folder.startswith(f"{self.uri.rstrip('/')}/"):
             raise self._error(f"files in {staged.folder!r} cannot become the table's: they are not in its folder")
         inside = staged.folder[len(self.uri.rstrip("/")) + 1 :]
-        filesystem, _ = store.resolve(self.uri)
-        infos = filesystem.get_file_info([store.resolve(uri)[1] for uri in staged.uris])
         actions = []
-        for file, info in zip(staged.files, infos, strict=True):
-            if info.type != fs.FileType.File or info.size != file.nbytes:
-                there = info.type == fs.FileType.File
-                found = f"has {info.size} bytes, not {file.nbytes}" if there else "is missing"
-                raise self._error(f"a file of batch {staged.batch} {found}: {file.path!r} in {staged.folder!r}")
+        for file, info in zip(staged.files, files.checked(staged, f"Delta {self.uri}"), strict=True):
             changed = int(info.mtime_ns // 1_000_000) if info.mtime_ns else 0
             stats = json.dumps({"numRecords": file.rows})
             path = store.join(inside, file.path)  # delta-rs encodes it as the protocol wants

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparkdl import store
 from sparkdl.errors import InvalidParamError, SinkError
+from sparkdl.sinks import staged as files
 from sparkdl.sinks.sink import Sink, Staged
 
 if TYPE_CHECKING:
@@ -51,24 +51,13 @@ class Foreach(Sink):
 
     def commit(self, spark: SparkSession, staged: Staged) -> None:
         """Call the function. Raises SinkError from what it raised."""
+        name = self.identity["function"]
+        files.checked(staged, f"foreach {name}")
         try:
-            self.function(staged_rows(spark, staged), staged.batch)
+            self.function(files.rows(spark, staged), staged.batch)
         except Exception as error:
-            name = self.identity["function"]
             raise SinkError(
                 f"the function {name} of the sink raised {type(error).__name__} on batch {staged.batch}: {error}",
                 sink=f"foreach {name}",
                 batch=staged.batch,
             ) from error
-
-
-def staged_rows(spark: SparkSession, staged: Staged) -> DataFrame:
-    """The rows of the staged files as a DataFrame; no job runs for it. Only without partition columns."""
-    from pyspark.sql.types import StructType
-
-    schema = StructType.fromJson(dict(staged.schema))
-    if not staged.files:
-        return spark.createDataFrame([], schema)
-    # Whatever the session says: a file that is lost is an error, not fewer rows.
-    reader = spark.read.schema(schema).option("ignoreMissingFiles", "false").option("ignoreCorruptFiles", "false")
-    return reader.parquet(*(store.hadoop_uri(uri) for uri in staged.uris))

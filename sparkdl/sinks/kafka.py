@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import connectors
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SinkError
 from sparkdl.signature import quoted
-from sparkdl.sinks.function import staged_rows
+from sparkdl.sinks import staged as files
 from sparkdl.sinks.sink import Sink, Staged
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class Kafka(Sink):
         """Send the batch's rows, in one Spark job; nothing for a batch without rows."""
         if not staged.files:
             return
+        files.checked(staged, self._place)
         writer = self._records(spark, staged).write.format("kafka")
         writer = writer.options(**{**SENDING, **(self.options or {})}).option("kafka.bootstrap.servers", self.servers)
         try:
@@ -137,7 +138,7 @@ class Kafka(Sink):
 
     def _records(self, spark: SparkSession, staged: Staged) -> DataFrame:
         """The batch as records: SQL's texts, for each Column that Python makes costs the driver a round trip."""
-        rows = staged_rows(spark, staged)
+        rows = files.rows(spark, staged)
         row = f"struct({', '.join(map(quoted, rows.columns))})"
         headers = {
             "sparkdl-id": _identifier(rows, staged),
@@ -156,9 +157,12 @@ class Kafka(Sink):
             chosen.append(f"cast({quoted(self.key)} as {kind}) as key")
         return rows.selectExpr(*chosen)
 
+    @property
+    def _place(self) -> str:
+        return f"Kafka {self.topic} at {self.servers}"
+
     def _error(self, what: str, **fields: Any) -> SinkError:
-        place = f"Kafka {self.topic} at {self.servers}"
-        return SinkError(f"the sink {place}: {what}", sink=place, **fields)
+        return SinkError(f"the sink {self._place}: {what}", sink=self._place, **fields)
 
 
 def _identifier(rows: DataFrame, staged: Staged) -> str:
