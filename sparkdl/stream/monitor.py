@@ -40,7 +40,7 @@ class Monitor:
     thread, webhooks through another; each has a bounded queue, and what does not fit is dropped and counted. Trouble
     with the disk or a webhook is logged once a minute at most, and does not reach the query.
 
-    failed: the alert that asked to stop a query, or None. Raises InvalidParamError; ``started`` raises StoreError and
+    failed: the alert that asked to stop a query, or None; on_stop is called with it, in a thread. Raises InvalidParamError; ``started`` raises StoreError and
     StreamError, as long as nothing runs.
     """
 
@@ -268,8 +268,8 @@ class Monitor:
         logger.warning("%s", fired)
         if fired.alert.action == "stop" and self.failed is None:
             self.failed = fired
-            if self.on_stop:
-                self.on_stop(fired)
+            if self.on_stop:  # in a thread of its own: to stop a query waits for its batch, and then for this thread
+                threading.Thread(target=self.on_stop, args=(fired,), name="sparkdl-stop", daemon=True).start()
         if fired.alert.url and self._hooks:
             self._hooks.do(partial(post, fired.alert.url, fired.to_json()))
         if self._exporter:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -200,12 +199,7 @@ def _count(condition: Column) -> Column:
 
 
 def _stop(spark: SparkSession, fired: Fired) -> None:
-    """In a thread: to stop a query waits for its batch, and the monitor has more to do."""
-
-    def stop() -> None:
-        query = spark.streams.get(str(uuid.UUID(fired.query)))
-        if query is not None:
-            query.stop()
-
-    logger.warning("%s; it is stopped", fired)
-    threading.Thread(target=stop, name="sparkdl-stop", daemon=True).start()
+    query = spark.streams.get(str(uuid.UUID(fired.query)))
+    if query is not None:
+        logger.warning("%s; it is stopped", fired)
+        query.stop()

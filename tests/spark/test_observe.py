@@ -9,12 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
 from sparkdl.bundle import Bundle
+from sparkdl.drift import Reference, compare
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, StoreError
+from sparkdl.estimator import TorchEstimator
 from sparkdl.model import TorchModel
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.stream import events
@@ -160,6 +163,28 @@ def test_bad_input(spark, tmp_path):
         watch(spark, "events.jsonl")
     with pytest.raises(StoreError, match="cannot be written"):
         watch(spark, Monitor(jsonl=str(tmp_path)))
+
+
+def test_fit_keeps_what_drift_is_told_against(points):
+    estimator = TorchEstimator(
+        model=nn.Linear(4, 1), task="binary", labelCol="side", epochs=1, batchSize=64, numProc=1, verbose=False,
+        validationFraction=0.25,
+    )  # fmt: skip
+    model = estimator.fit(points)
+    reference = Reference.in_bundle(model.bundle)
+    assert set(reference.features) == {
+        *(f"features[{i}]" for i in range(4)),
+        "prediction",
+        "probability[0]",
+        "probability[1]",
+    }
+    assert reference.rows == model.summary._training["rows"] < 400, "the rows that were trained on"
+    rows = pa.table(
+        {"features": pa.array([row[0] for row in points.select("features").collect()], pa.list_(pa.float32()))}
+    )
+    counter = reference.counter(model.signature)
+    counter.add(rows.combine_chunks().to_batches()[0], {})
+    assert all(drift.psi < 0.1 for drift in compare(reference, counter.counts))
 
 
 def test_progress_without_a_batch_is_no_batch():
