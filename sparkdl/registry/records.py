@@ -54,7 +54,7 @@ def check_name(name: Any, registry: str) -> str:
 
 def check_alias(alias: Any, registry: str, name: str | None = None) -> str:
     """An alias. Raises RegistryError for one that no registry takes; a number would be a version."""
-    if not isinstance(alias, str) or not _NAME.fullmatch(alias) or alias.isdigit():
+    if not isinstance(alias, str) or not _NAME.fullmatch(alias) or alias.isdecimal():
         raise RegistryError(
             "an alias must be letters, digits, '.', '_' and '-', begin with a letter or digit, have at most 128 of them "
             f"and not be a number (got {alias!r})",
@@ -63,6 +63,13 @@ def check_alias(alias: Any, registry: str, name: str | None = None) -> str:
             version=alias,
         )
     return alias
+
+
+def number_of(version: Any) -> int | None:
+    """The number of a version, given as one or as its digits; None for what is neither."""
+    if isinstance(version, str) and re.fullmatch(r"[0-9]{1,9}", version):
+        return int(version)
+    return version if isinstance(version, int) and not isinstance(version, bool) and 0 < version < 10**9 else None
 
 
 def unknown(what: str, asked: Any, known: Collection[Any], registry: str, name: str | None) -> RegistryError:

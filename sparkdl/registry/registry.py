@@ -13,7 +13,17 @@ from sparkdl.bundle import Bundle
 from sparkdl.bundle_files import MANIFEST, sha256
 from sparkdl.errors import InvalidParamError, RegistryError
 from sparkdl.registry.backend import Backend
-from sparkdl.registry.records import CHAMPION, Move, Version, check_alias, check_name, secrets_of, shown, unknown
+from sparkdl.registry.records import (
+    CHAMPION,
+    Move,
+    Version,
+    check_alias,
+    check_name,
+    number_of,
+    secrets_of,
+    shown,
+    unknown,
+)
 
 __all__ = ["Move", "Registry", "Version"]
 
@@ -103,7 +113,7 @@ class Registry:
     def resolve(self, name: str, alias: str | int = CHAMPION) -> int:
         """The number of the version that an alias names; a number gives itself, if there is such a version."""
         check_name(name, self.uri)
-        if isinstance(alias, int) or (isinstance(alias, str) and alias.isdigit()):
+        if isinstance(alias, int) or number_of(alias) is not None:
             return self._number(name, alias)
         check_alias(alias, self.uri, name)
         with self._asked("read", name):
@@ -153,14 +163,12 @@ class Registry:
             return moves if alias is not None else sorted(moves, key=lambda move: move.time)
 
     def _number(self, name: str, version: Any) -> int:
-        whole = not isinstance(version, bool) and (
-            isinstance(version, int) or (isinstance(version, str) and version.isdigit())
-        )
+        number = number_of(version)
         with self._asked("read", name):
-            if not whole or self._backend.version(name, int(version)) is None:
+            if number is None or self._backend.version(name, number) is None:
                 self._check_there(name)
                 raise unknown("version", version, self._known(name), self.uri, name)
-        return int(version)
+        return number
 
     def _known(self, name: str) -> list[int]:
         return [version.number for version in self._backend.versions(name)]

@@ -152,9 +152,15 @@ def test_what_is_not_there_is_said_with_what_is(registry, bundles):
         with pytest.raises(RegistryError, match="did you mean 'champion'") as caught:
             ask()
         assert (caught.value.name, caught.value.version) == ("fraud", "champoin")
-    for version in (0, 2, -1, "2", True, None, 1.0):
+    for version in (0, 2, -1, "2", "0", True, None, 1.0, "²", "x", 10**12, "9" * 5000):
         with pytest.raises(RegistryError, match=r"has no version .*; there are \[1\]"):
             registry.set_alias("fraud", "champion", version)
+    for version in (0, 2, -1, "2", True, 10**12):
+        with pytest.raises(RegistryError, match="has no version"):
+            registry.resolve("fraud", version)
+    for alias in ("²", "9" * 5000, None, 1.0):
+        with pytest.raises(RegistryError, match="an alias must be"):
+            registry.resolve("fraud", alias)
     with pytest.raises(RegistryError, match="has no version 7"):
         registry.load("fraud", 7)
 
