@@ -48,7 +48,8 @@ def score_table(
 
     source: the URI of a Parquet file or folder, or of a Delta table (its current version, by the package deltalake), or
         a DataFrame. Parquet that Spark would read as it lies is read by pyarrow in the tasks; the rest by Spark.
-    model: a TorchModel, whose Params hold here as in ``transform``; a Bundle; or the URI of a bundle.
+    model: a TorchModel, whose Params hold here as in ``transform``; a Bundle; or the URI of a bundle,
+        also ``registry://name@alias``.
     sink: the URI of a folder to make, on a local or HDFS path; or None: score and count, write nothing.
     columns: those of the source that the table keeps; all by default. The model's follow.
     partitionBy: columns that become folders, as Spark's writer makes them. rowGroupSize: in rows; by bytes if None.

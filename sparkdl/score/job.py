@@ -14,6 +14,7 @@ from sparkdl import columns as arrow_columns
 from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, StoreError
+from sparkdl.registry import uri as registry_uri
 from sparkdl.score import staging
 from sparkdl.score.output import Layout
 from sparkdl.score.sources import Source
@@ -90,12 +91,15 @@ def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: 
 
 
 def model_of(model: Any) -> TorchModel:
-    """A TorchModel out of a TorchModel, a Bundle or the URI of one. Raises InvalidParamError, BundleError."""
+    """A TorchModel out of a TorchModel, a Bundle, or the URI of one, in a store or ``registry://``. Raises
+    InvalidParamError, BundleError, RegistryError."""
     from sparkdl.model import TorchModel
 
     if isinstance(model, TorchModel):
         return model
-    if isinstance(model, str) or hasattr(model, "__fspath__"):
+    if registry_uri.is_registry_uri(model):
+        model = registry_uri.load(model)
+    elif isinstance(model, str) or hasattr(model, "__fspath__"):
         model = Bundle.load(model)
     if not isinstance(model, Bundle):
         raise InvalidParamError(

@@ -31,8 +31,9 @@ Key = tuple[str, Scoring]
 logger = logging.getLogger(__name__)
 _lock = threading.RLock()  # of what is kept, which a thread of ``residence`` may drop
 _kept: dict[Key, Predictor] = {}
-_wanted: frozenset[str] = frozenset()  # digests of models that stay when another one is loaded
+_wanted: dict[str, tuple[frozenset[str], float]] = {}  # by stream: digests of models that stay, and when it said so
 _ahead: threading.Thread | None = None
+FORGET_S = 600.0
 
 
 @contextmanager
@@ -71,11 +72,19 @@ class InTurn:
             return _loaded(self.scorer, self.scoring).predict(inputs)
 
 
-def keep(digests: Collection[str]) -> None:
-    """From now on the models of these bundles stay when another one is loaded; those of others go now."""
-    global _wanted
-    _wanted = frozenset(digests)
-    _drop(lambda key, _: key[0] not in _wanted)
+def keep(stream: str, digests: Collection[str]) -> None:
+    """From now on the models of these bundles stay when another one is loaded; those that no stream wants go now. A
+    stream that has not been heard of for ``FORGET_S`` wants none."""
+    now = time.monotonic()
+    _wanted[stream] = frozenset(digests), now
+    for other, (_, told) in list(_wanted.items()):
+        if now - told > FORGET_S:
+            del _wanted[other]
+    _drop(lambda key, _: not _is_wanted(key[0]))
+
+
+def _is_wanted(digest: str) -> bool:
+    return any(digest in digests for digests, _ in list(_wanted.values()))
 
 
 def load_ahead(scorer: Scorer) -> None:
@@ -108,7 +117,7 @@ def _load_ahead(scorer: Scorer, key: Key) -> None:
         logger.warning("the model %.12s could not be loaded ahead", scorer.digest, exc_info=True)
         return
     with _lock:
-        if scorer.digest in _wanted:
+        if _is_wanted(scorer.digest):
             _kept.setdefault(key, predictor)
             _freeze()
 
@@ -121,7 +130,7 @@ def _loaded(scorer: Scorer, scoring: Scoring) -> Predictor:
     key = (scorer.digest, scoring)
     with _lock:
         if key not in _kept:
-            _drop(lambda other, _: other[0] not in _wanted)  # its memory first
+            _drop(lambda other, _: not _is_wanted(other[0]))  # its memory first
             _kept[key] = _made(scorer, key)
             _freeze()
         return _kept[key]

@@ -103,9 +103,12 @@ class ScoreQuery:
 
     def _stop_between_batches(self) -> None:
         """``MicroBatches`` begins no batch any more; wait for the end of the one that runs."""
+        from pyspark.errors import StreamingQueryException
+
         query, batches = self.query, self._batches
-        while query.isActive and not batches.refused_to_begin and query.status["isTriggerActive"]:
-            query.awaitTermination(_LOOK_EVERY_S)
+        with contextlib.suppress(StreamingQueryException):  # a batch that was not begun, or what ``_watch`` will tell
+            while query.isActive and not batches.refused_to_begin and query.status["isTriggerActive"]:
+                query.awaitTermination(_LOOK_EVERY_S)
         query.stop()
 
     def _watch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,27 @@ def parsed_events(events: DataFrame, payload: Payload | None) -> DataFrame:
     from sparkdl import payloads
 
     return payloads.parse(events, payload)
+
+
+def check_types(events: DataFrame) -> None:
+    """Raise SignatureError for a column that does not travel to a Python worker."""
+    from pyspark.errors import PySparkException
+    from pyspark.sql.pandas.types import to_arrow_type
+    from pyspark.sql.types import UserDefinedType
+
+    more = {"timezone": "UTC"} if "timezone" in inspect.signature(to_arrow_type).parameters else {}
+    for field in events.schema.fields:
+        kind = field.dataType
+        try:
+            to_arrow_type(kind.sqlType() if isinstance(kind, UserDefinedType) else kind, **more)
+        except (PySparkException, TypeError) as error:
+            raise SignatureError(
+                f"column {field.name!r} is {field.dataType.simpleString()}, which Spark does not give to Python as Arrow; "
+                "cast it, or drop it from the events",
+                column=field.name,
+                expected="a type that Arrow has",
+                got=field.dataType.simpleString(),
+            ) from error
 
 
 def flat_events(parsed: DataFrame, payload: Payload | None) -> DataFrame:

@@ -138,7 +138,9 @@ class _Work:
     def do(self, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         """Score and write all rows; what is told of them."""
         stage = self.stage
-        worker.keep([s.digest for s in (stage.scorer, stage.challenger and stage.challenger[1], stage.ahead) if s])
+        worker.keep(
+            stage.query, [s.digest for s in (stage.scorer, stage.challenger and stage.challenger[1], stage.ahead) if s]
+        )
         try:
             for batch, scored in stage.scorer.score(self._readable(batches), self.seconds):
                 self._drain()

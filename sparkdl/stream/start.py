@@ -17,7 +17,7 @@ from sparkdl.stream import letters, records
 from sparkdl.stream.batch import MicroBatches, Target
 from sparkdl.stream.query import ScoreQuery
 from sparkdl.stream.rate import Bound
-from sparkdl.stream.shape import flat_events, for_workers, parsed_events, row_schema, shape_of
+from sparkdl.stream.shape import check_types, flat_events, for_workers, parsed_events, row_schema, shape_of
 from sparkdl.stream.told import Told
 from sparkdl.stream.versions import Models
 
@@ -93,6 +93,7 @@ def score_stream(
     _check_stream(first, outputMode)
     sink, dead_sink = _sinks(sink, deadLetter)
     _check_share(share, shareBy, challenger)
+    check_types(first)
     spark = first.sparkSession
     models = Models(model, registry=registry, spark=spark, trusted=trusted, settings=settings)
     served = models.first().model

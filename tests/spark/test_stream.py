@@ -272,6 +272,41 @@ def test_what_is_upstream_stays_what_it_is(spark, place):
     assert spark.read.parquet(place.sink).schema["at"].dataType.simpleString() == "timestamp"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_state_of_a_batch_that_was_cut_off_at_its_commit_is_not_lost(spark, place, when):
+    def events():
+        return (
+            place.events(spark)
+            .withColumn("at", sf.timestamp_seconds(sf.col("id") + 1_000_000))
+            .withWatermark("at", "1 hour")
+            .dropDuplicates(["id", "at"])
+        )
+
+    place.put([0, 1])
+    place.run(spark, bundle_of(1), events())
+    place.put([1, 2])
+    with pytest.raises(StreamError, match="the disk is full"):
+        place.run(spark, bundle_of(1), events(), sink=Interrupted(place.sink, when))
+    place.put([2, 3])
+    place.run(spark, bundle_of(1), events())
+    assert [row["id"] for row in place.rows()] == [0, 1, 2, 3]
+
+
+def test_two_queries_in_one_session_keep_their_models(spark, place, tmp_path):
+    other = Place(str(tmp_path / "other"))
+    queries = [place.start(spark, bundle_of(1)), other.start(spark, bundle_of(2))]
+    try:
+        for number in range(3):
+            for where, query in zip((place, other), queries, strict=True):
+                where.put([number])
+                query.processAllAvailable()
+    finally:
+        for query in queries:
+            query.stop()
+    assert [row["prediction"] for row in place.rows()] == [1.0, 2.0, 3.0]
+    assert [row["prediction"] for row in other.rows()] == [2.0, 4.0, 6.0]
+
+
 def test_rows_a_batch_follow_what_was_measured(spark, place, monkeypatch):
     from sparkdl.stream import rate
 
@@ -343,6 +378,8 @@ def test_bad_input_is_refused_before_the_start(spark, place, registry, tmp_path)
 
     refused(InvalidParamError, "score a table with score_table", events=table)
     refused(InvalidParamError, "'events' must be a streaming", events=[1])
+    interval = place.events(spark).withColumn("span", sf.expr("make_interval(0, 1)"))
+    refused(SignatureError, "column 'span' is interval", events=interval)
     refused(InvalidParamError, "'sink' must be one of sparkdl.sinks", sink=place.sink)
     refused(InvalidParamError, "'trigger' must be a time", trigger="often")
     refused(InvalidParamError, "'checkpoint' must be the URI", checkpoint=None)

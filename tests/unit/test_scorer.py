@@ -277,10 +277,10 @@ def test_a_model_that_raises_on_a_great_many_rows_ends_the_task():
 
 def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkeypatch):
     monkeypatch.setattr(worker, "_kept", {})
-    monkeypatch.setattr(worker, "_wanted", frozenset())
+    monkeypatch.setattr(worker, "_wanted", {})
     x = pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
     first, second, third = scorer(Reciprocal(), X), scorer(nn.Identity(), X), scorer(nn.Tanh(), X)
-    worker.keep([first.digest, second.digest])
+    worker.keep("one", [first.digest, second.digest])
     list(first.score([x]))
     worker.load_ahead(second)
     worker._ahead.join()
@@ -289,5 +289,10 @@ def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkey
     list(first.score([x]))
     list(third.score([x]))  # not among those that stay, and it drops none of them
     assert worker.loaded() == sorted([first.digest, second.digest, third.digest])
-    worker.keep([third.digest])
+    worker.keep("another", [third.digest])
+    assert len(worker.loaded()) == 3
+    worker.keep("one", [second.digest])
+    assert worker.loaded() == sorted([second.digest, third.digest])
+    monkeypatch.setattr(worker, "FORGET_S", 0.0)  # of the first stream nothing more is heard
+    worker.keep("another", [third.digest])
     assert worker.loaded() == [third.digest]
