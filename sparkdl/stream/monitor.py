@@ -40,8 +40,8 @@ class Monitor:
     thread, webhooks through another; each has a bounded queue, and what does not fit is dropped and counted. Trouble
     with the disk or a webhook is logged once a minute at most, and does not reach the query.
 
-    failed: the alert that asked to stop a query, or None; on_stop is called with it, in a thread. Raises InvalidParamError; ``started`` raises StoreError and
-    StreamError, as long as nothing runs.
+    failed: the alert that asked to stop a query, or None; on_stop is called with it, in a thread.
+    Raises InvalidParamError; ``started`` raises StoreError and StreamError, as long as nothing runs.
     """
 
     def __init__(
@@ -59,13 +59,10 @@ class Monitor:
         if isinstance(alerts, (str, Mapping)):
             raise InvalidParamError(f"'alerts' must be a list of them (got {alerts!r})", param="alerts", value=alerts)
         self.alerts = [Alert.of(one) for one in alerts]
-        self.jsonl, self.window, self.drift_window = (
-            jsonl,
-            _seconds("window", window),
-            _seconds("driftWindow", driftWindow),
-        )
+        self.jsonl, self._max_bytes, self._backups = jsonl, maxBytes, backups
+        self.window, self.drift_window = _seconds("window", window), _seconds("driftWindow", driftWindow)
         self._address = None if prometheus is None else address_of(prometheus, token)
-        self._token, self._max_bytes, self._backups = token, maxBytes, backups
+        self._token = token
         self.failed: Fired | None = None
         self.on_stop: Callable[[Fired], None] | None = None
         self._queries: dict[str, _Query] = {}
@@ -155,6 +152,7 @@ class Monitor:
             self._close_if_last()
 
     def _open(self) -> None:
+        self.failed = None
         self._lines = Lines(self.jsonl, self._max_bytes, self._backups) if self.jsonl else None
         try:
             self._exporter = Exporter(*self._address, self._token) if self._address else None
