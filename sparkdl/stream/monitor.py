@@ -248,7 +248,8 @@ class Monitor:
     def _alert(self, one: _Query) -> None:
         now = time.time()
         if now - one.looked >= DRIFT_EVERY_S and (self.alerts or self._lines or self._exporter):
-            one.looked, one.drift = now, tuple(one.status.drift.drift())
+            one.drift = tuple(one.status.drift.drift())
+            one.looked = now if one.drift else 0.0  # the first to be seen is told at once
             if self._exporter:
                 self._exporter.drift(one.label, one.drift)
             if now - one.told >= DRIFT_TOLD_S and one.drift:

@@ -124,6 +124,7 @@ def test_prometheus_tells_it_all_on_loopback():
     try:
         reference = drifting()
         monitor.serves("1", reference)
+        monitor._work.do(monitor._look)  # as when nothing happens for a second
         monitor.batch(report(0, dead=60, counts=counts_at(reference, 0.5), nulls={"x": 7}))
         monitor.refused("2", "bad")
         monitor.progress(
