@@ -269,6 +269,23 @@ def test_what_is_watched_of_a_column(kind):
             np.testing.assert_array_equal(found[name], numbers)
 
 
+def test_a_slice_of_whole_rows_is_watched_where_it_is():
+    column = pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float32()))
+    (one,) = features.watched(Signature((TensorSpec("a", "float32", (2,), ("a",), ("array<float>",)),)))
+    assert one.values(column.slice(1)).tolist() == [[3, 5], [4, 6]]
+    assert one.values(column.slice(0, 1)).tolist() == [[1], [2]]
+
+
+def test_a_double_is_counted_as_the_float_that_the_model_sees():
+    told = Signature((TensorSpec("a", "float32", (), ("a",), ("double",)),))
+    (one,) = features.watched(told)
+    values = pa.array([0.1, 0.7] * 50)
+    reference = Reference(100, {"a": drift._edges(one.values(values)[0], 100, None)})
+    counter = reference.counter(told)
+    counter.add(batch(pa.table({"a": values})), {})
+    assert counter.counts["a"] == [0, 50, 0, 50, 0, 0] == reference.features["a"].counts.tolist()
+
+
 def test_stacked_columns_are_watched_each():
     told = TensorSpec("v", "float32", (2,), ("a", "b"), ("float", "double"))
     assert [one.names for one in features.watched(Signature((told,)))] == [("a",), ("b",)]
