@@ -304,6 +304,7 @@ def test_a_sample_of_training_data_is_its_columns(tmp_path):
     assert (x[:, 0] < 300).any()
     assert (x[:, 0] >= 500).any()
     assert sample(data, 100, seed=1).equals(table)
+    assert sample(data, 101).num_rows == 101
     assert sample(data, 10_000).num_rows == 1000
 
 

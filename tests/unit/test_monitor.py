@@ -268,8 +268,14 @@ class Hook:
             def do_POST(handler):
                 got.append((handler.path, json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))))
                 handler.send_response(status)
+                handler.send_header("Location", "/elsewhere")
                 handler.end_headers()
                 self.came.set()
+
+            def do_GET(handler):
+                got.append(("a redirect was followed", {}))
+                handler.send_response(200)
+                handler.end_headers()
 
             def log_message(handler, *_):
                 pass
