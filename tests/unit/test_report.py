@@ -10,7 +10,7 @@ from sparkdl.stream import report
 from sparkdl.stream.run import BINS, runs_of
 
 ID = "a" * 32
-EVIL = "<script>alert(1)</script>$\\frac{"
+EVIL = "<script>alert(1)</script>$\\frac{$"
 
 
 def batch(number, **more):
