@@ -275,18 +275,23 @@ class Bundle:
             if not overwrite:
                 raise BundleError(f"there is a bundle at {uri!r} already; say overwrite=True to replace it", uri=uri)
             store.delete(store.join(uri, MANIFEST))
-        for name, content in self.files.items():
-            store.write_bytes(store.join(uri, name), content)
+        for name in sorted(self.files, key=lambda name: name == MANIFEST):  # what was loaded may have another order
+            store.write_bytes(store.join(uri, name), self.files[name])
 
     @classmethod
     def load(cls, uri: str, *, trusted: bool | Collection[str] = False) -> Bundle:
-        """Read the bundle at ``uri``, all digests checked before anything of it is loaded.
+        """Read the bundle at ``uri``, in a store or ``registry://name@alias`` of the configured registry, all digests checked
+        before anything of it is loaded.
 
         trusted: allow a program that is code (see ``Program``): True for any, or names of packages for what they hold
         and a bundle names by import path. Raises BundleNotFoundError, BundleIntegrityError, BundleVersionError,
         UntrustedBundleError, InvalidParamError.
         """
+        from sparkdl.registry import uri as registry_uri
+
         trusted = programs.checked_trust(trusted)
+        if registry_uri.is_registry_uri(uri):
+            return registry_uri.load(uri, trusted=trusted)
         bundle = cls.from_files(bundle_files.read(uri), uri=uri, trusted=trusted)
         bundle.program.check_trust(trusted)  # now, before the caller builds on it
         return bundle

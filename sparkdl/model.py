@@ -17,7 +17,7 @@ from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.score.udf import PROBLEM, scorer_of, scoring_udf
-from sparkdl.signature import Signature, column_kinds, quoted
+from sparkdl.signature import Signature, column_kinds, form, quoted
 from sparkdl.train.summary import TrainingSummary
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         found = column_kinds(df, self.signature.columns)
         for spec in self.signature.inputs:
             for name, told in zip(spec.columns, spec.types, strict=True):
-                if _form(found[name]) != _form(told):
+                if form(found[name]) != form(told):
                     raise SignatureError(
                         f"column {name!r} is {found[name]}; the model takes {told} for {spec}",
                         column=name,
@@ -261,10 +261,3 @@ class _Reader(MLReader[TorchModel]):
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model
-
-
-def _form(kind: str) -> str:
-    """What kinds must share to be read alike: numbers convert, a vector is an array, a nested array is its own."""
-    if kind in ("binary", "string"):
-        return kind
-    return "array" if kind == "vector" else "array" * kind.count("array<") or "number"

@@ -433,3 +433,8 @@ def _sampled_shapes(df: Any, columns: Sequence[str]) -> dict[str, tuple[int, ...
 
 def _dense(value: Any) -> Any:
     return value.toArray() if hasattr(value, "toArray") else value
+
+
+def form(kind: str) -> tuple[str, int]:
+    """What kinds of columns must share to be read alike, and the depth of arrays: numbers convert, a vector is an array."""
+    return (kind if kind in ("binary", "string") else "number", kind.count("array<") + (kind == "vector"))

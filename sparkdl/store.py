@@ -44,8 +44,11 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri`` with ``parts`` appended, separated by single slashes."""
-    return "/".join([os.fspath(uri).rstrip("/"), *parts])
+    """``uri`` with ``parts`` appended to its path, separated by single slashes; the options of ``s3://b/p?region=x`` stay
+    behind it."""
+    text = os.fspath(uri)
+    place, mark, options = text.partition("?") if "://" in text else (text, "", "")
+    return "/".join([place.rstrip("/"), *parts]) + mark + options
 
 
 def hadoop_uri(uri: str) -> str:

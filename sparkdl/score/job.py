@@ -14,7 +14,6 @@ from sparkdl import columns as arrow_columns
 from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, StoreError
-from sparkdl.registry import uri as registry_uri
 from sparkdl.score import staging
 from sparkdl.score.output import Layout
 from sparkdl.score.sources import Source
@@ -97,9 +96,7 @@ def model_of(model: Any) -> TorchModel:
 
     if isinstance(model, TorchModel):
         return model
-    if registry_uri.is_registry_uri(model):
-        model = registry_uri.load(model)
-    elif isinstance(model, str) or hasattr(model, "__fspath__"):
+    if isinstance(model, str) or hasattr(model, "__fspath__"):
         model = Bundle.load(model)
     if not isinstance(model, Bundle):
         raise InvalidParamError(

@@ -14,7 +14,7 @@ from pyarrow import fs
 from sparkdl import store
 from sparkdl.errors import SinkError
 from sparkdl.score.output import Layout
-from sparkdl.sinks.sink import Sink, Staged
+from sparkdl.sinks.sink import Sink, Staged, StagedFile
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -55,7 +55,11 @@ class Parquet(Sink):
         self.layout.check_columns(types)
         if BATCH in (name.lower() for name in types):
             raise self._error(f"has a column {BATCH!r} of its own; rename that of the rows, or leave it out (columns)")
-        told: dict[str, Any] = {"format": _FORMAT, "schema": _comparable(schema), "partitionBy": list(self.layout.partition_by)}
+        told: dict[str, Any] = {
+            "format": _FORMAT,
+            "schema": _comparable(schema),
+            "partitionBy": list(self.layout.partition_by),
+        }
         try:
             there = json.loads(store.read_bytes(store.join(self.uri, _ABOUT)))
         except FileNotFoundError:
@@ -83,16 +87,18 @@ class Parquet(Sink):
         if staged.files and not store.exists(target):
             ready = store.join(staged.folder, _READY)  # an attempt that was given up may still write beside it
             for file in staged.files:
-                self._make_ready(staged, file.path, ready)
+                self._make_ready(staged, file, ready)
             store.move(ready, target)
         store.delete(staged.folder)
 
-    def _make_ready(self, staged: Staged, path: str, ready: str) -> None:
-        source, target = store.join(staged.folder, path), store.join(ready, path)
+    def _make_ready(self, staged: Staged, file: StagedFile, ready: str) -> None:
+        source, target = store.join(staged.folder, file.path), store.join(ready, file.path)
         if store.exists(target):
             return
-        if not store.exists(source):
-            raise self._error(f"lacks a file of batch {staged.batch} that was written: {source!r}")
+        if not store.exists(source) or store.size(source) != file.nbytes:
+            raise self._error(
+                f"lacks a file of batch {staged.batch} as it was written: {source!r}, {file.nbytes} bytes"
+            )
         filesystem, parent = store.resolve(posixpath.dirname(target))
         filesystem.create_dir(parent, recursive=True)
         store.move(source, target)

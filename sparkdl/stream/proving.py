@@ -18,7 +18,7 @@ from sparkdl.score import failing
 from sparkdl.score.inputs import Inputs
 from sparkdl.score.predictor import Predictor
 from sparkdl.score.scoring import Scoring
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.signature import Signature, TensorSpec, form
 
 CANARY_ROWS = 64  # at most: the driver has a micro-batch to run meanwhile
 
@@ -79,16 +79,11 @@ def _different(before: Sequence[TensorSpec], after: Sequence[TensorSpec], side: 
             if getattr(spec, field) != getattr(other, field):
                 was, now = getattr(spec, field), getattr(other, field)
                 return f"its {side[:-1]} {spec.name!r} has {field} {now!r}, and that of the running one {was!r}"
-        if [_form(kind) for kind in spec.types] != [_form(kind) for kind in other.types]:
+        if list(map(form, spec.types)) != list(map(form, other.types)):
             return f"its {side[:-1]} {spec.name!r} reads {other.types}, and that of the running one {spec.types}"
     if side == "outputs" and names != others:
         return f"its {side} are in the order {others}, and those of the running one {names}"
     return None
-
-
-def _form(kind: str) -> tuple[str, int]:
-    """What kinds of columns must share to be read alike: numbers convert, a vector is an array."""
-    return (kind if kind in ("binary", "string") else "number", kind.count("array<") + (kind == "vector"))
 
 
 def _read(rows: pa.RecordBatch, signature: Signature) -> Inputs:

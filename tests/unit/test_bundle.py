@@ -553,3 +553,13 @@ def test_a_broken_bundle_raises_errors_of_ours_only_and_writes_nothing(tmp_path,
 def test_the_format_is_the_first_while_nothing_newer_is_used(mlp):
     assert json.loads(mlp.files["manifest.json"])["format"] == 1
     assert bundle_files.FORMAT == 2
+
+
+def test_a_bundle_that_was_loaded_is_saved_with_its_manifest_last_too(tmp_path, monkeypatch):
+    Bundle.from_module(nn.Linear(2, 1), signature(spec(shape=(2,)))).save(str(tmp_path / "one"))
+    loaded, written, write = Bundle.load(str(tmp_path / "one")), [], store.write_bytes
+    monkeypatch.setattr(
+        store, "write_bytes", lambda uri, content: (written.append(Path(uri).name), write(uri, content))
+    )
+    loaded.save(str(tmp_path / "two"))
+    assert written[-1] == "manifest.json"

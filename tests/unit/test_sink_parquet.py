@@ -27,7 +27,7 @@ def staged(sink, batch, ids, query=QUERY, stray=False):
     pq.write_table(pa.table({"id": ids}), f"{folder}/{path}")
     if stray:  # of an attempt whose task was given up
         pq.write_table(pa.table({"id": ids}), f"{folder}/day=1/stray.parquet")
-    return Staged(query, batch, folder, (StagedFile(path, len(ids), 1),), SCHEMA)
+    return Staged(query, batch, folder, (StagedFile(path, len(ids), os.path.getsize(f"{folder}/{path}")),), SCHEMA)
 
 
 def ids(uri):
@@ -77,9 +77,10 @@ def test_a_commit_that_was_cut_off_in_the_middle_is_ended(sink):
     assert ids(sink.uri) == [1, 2]
 
 
-def test_a_file_that_is_gone_is_not_passed_over(sink):
+@pytest.mark.parametrize("left", [None, 0, 100])
+def test_a_file_that_is_gone_or_cut_short_is_not_passed_over(sink, left):
     gone = staged(sink, 0, [1, 2])
-    os.remove(gone.uris[0])
+    os.remove(gone.uris[0]) if left is None else os.truncate(gone.uris[0], left)
     with pytest.raises(SinkError, match="lacks a file of batch 0"):
         sink.commit(None, gone)
 

@@ -200,3 +200,17 @@ def test_places_overlap_behind_links_too(tmp_path, one, other, overlap):
     assert not store.overlap(f"{tmp_path}/a", f"mock://{tmp_path}/a")
     assert store.overlap("nosuch://a/b", "nosuch://a")
     assert not store.overlap("nosuch://a", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("uri", "joined"),
+    [
+        ("/a", "/a/b/c"),
+        ("/a/", "/a/b/c"),
+        ("/what?", "/what?/b/c"),  # a local name
+        ("s3://bucket/a", "s3://bucket/a/b/c"),
+        ("s3://bucket/a/?region=x&scheme=http", "s3://bucket/a/b/c?region=x&scheme=http"),
+    ],
+)
+def test_the_options_of_a_uri_stay_behind_its_path(uri, joined):
+    assert store.join(uri, "b", "c") == joined
