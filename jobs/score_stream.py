@@ -16,12 +16,12 @@ from sparkdl.stream import configured
 def main() -> int:
     """Start the query, wait for a reason to end."""
     settings = conf.of_command_line(conf.ScoreStreamConf)
-    told_to_end = configured.told_by_signals()
     spark = session.for_job(settings.name or "sparkdl score stream")
+    told_to_end = configured.told_by_signals()  # after Spark, which has a handler of its own for SIGINT
     monitor = configured.monitor(settings.monitor)
     query = configured.start(spark, settings, monitor)
     print(f"scoring what arrives in {settings.source.path or settings.source.format}", flush=True)
-    configured.run_to_end(query, told_to_end)
+    configured.run_to_end(query, told_to_end, monitor)
     print(f"scored: {query.status()}", flush=True)
     spark.stop()
     if monitor and monitor.failed:

@@ -66,11 +66,11 @@ def main(folder: str, text: str) -> None:
     told = json.loads(text)
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    told_to_end = configured.told_by_signals()
     builder = SparkSession.builder.master(told["master"]).appName("stream faults")
     for name, value in {**CONF, **told.get("conf", {}), "spark.sql.warehouse.dir": f"{folder}/warehouse"}.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
+    told_to_end = configured.told_by_signals()
     sink = Told(f"{folder}/out")
     sink.kill, sink.nth, sink.seed = told.get("kill"), told.get("nth", 0), told.get("seed", 0)
     payload = sparkdl.payloads.JSON(COLUMNS) if "servers" in told else None
