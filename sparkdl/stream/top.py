@@ -77,12 +77,20 @@ class View:
         try:
             told = os.stat(self.path)
             if told.st_ino != self._inode or told.st_size < self._place:  # rotated
+                if os.path.exists(f"{self.path}.1"):
+                    self._read(f"{self.path}.1", self._inode)  # its end
                 self._inode, self._place, self._rest = told.st_ino, 0, b""
-            with open(self.path, "rb") as file:
-                file.seek(self._place)
-                content = file.read()
+            self._read(self.path, self._inode)
         except FileNotFoundError:
             return  # between two files
+
+    def _read(self, path: str, inode: int) -> None:
+        """The rest of the file, if it is that one."""
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_ino != inode:
+                return
+            file.seek(self._place)
+            content = file.read()
         self._place += len(content)
         *lines, self._rest = (self._rest + content).split(b"\n")
         for line in lines:

@@ -7,7 +7,7 @@ import pytest
 
 from sparkdl.errors import InvalidParamError, StoreError
 from sparkdl.stream import report
-from sparkdl.stream.run import BINS, runs_of
+from sparkdl.stream.run import BINS, LISTED, runs_of
 
 ID = "a" * 32
 EVIL = "<script>alert(1)</script>$\\frac{$"
@@ -88,6 +88,8 @@ def test_its_size_does_not_grow_with_the_batches(tmp_path):
     ]
     text = written(tmp_path, [*many, *happened])
     assert len(text) < 2_000_000
+    assert text.count(">refused</td>") == LISTED
+    assert "450 earlier" in text
     assert len(runs_of(many)[ID].edges()) <= BINS + 1
 
 

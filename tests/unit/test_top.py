@@ -12,6 +12,7 @@ import time
 import pytest
 from rich.console import Console
 
+from sparkdl.stream.events import Lines, batch_event
 from sparkdl.stream.monitor import Monitor
 from sparkdl.stream.reports import BatchReport
 from sparkdl.stream.top import View, picture
@@ -79,18 +80,19 @@ def test_report_is_written(tmp_path):
 
 
 def test_a_view_follows_the_file_over_its_rotation(tmp_path):
-    monitor = monitored(tmp_path / "a", end=False, batches=1, maxBytes=1500, backups=50)
-    monitor.ended()
-    view = View(str(tmp_path / "a"))
+    """Once is seen as often as a second passes; a file is not rotated more often than that."""
+    lines = Lines(str(tmp_path / "a"), max_bytes=2000, backups=50)
+    view, written = View(str(tmp_path / "a")), 0
+    lines.write({"event": "started", "query": ID, "name": "fraud", "time": time.time()})
     view.begin()
-    monitor.started({"query": ID, "name": "fraud"})
-    for number in range(2):
-        monitor.batch(report(number))
+    for _ in range(12):
+        for _ in range(3):
+            lines.write(batch_event(report(written), "fraud"))
+            written += 1
         view.follow()
-    monitor.ended()
-    view.follow()
-    assert view.queries[ID].now().state == "stopped"
-    assert len(list(tmp_path.iterdir())) > 1
+        assert view.queries[ID].now().batches == written
+    assert len(list(tmp_path.iterdir())) > 4
+    lines.close()
 
 
 def test_half_a_line_is_taken_when_it_is_whole(tmp_path):
