@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "Alert": "sparkdl.stream.alerts",
     "Bundle": "sparkdl.bundle",
     "CSVLogger": "sparkdl.train.loggers",
     "Callback": "sparkdl.train.callbacks",
@@ -21,12 +22,14 @@ _HOME_OF = {
     "JSONLinesLogger": "sparkdl.train.loggers",
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
+    "Monitor": "sparkdl.stream.monitor",
     "Registry": "sparkdl.registry.registry",
     "Run": "sparkdl.train.callbacks",
     "ScoreQuery": "sparkdl.stream.query",
     "ScoredTable": "sparkdl.score.result",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
+    "StreamStatus": "sparkdl.stream.status",
     "TensorBoardLogger": "sparkdl.train.loggers",
     "TensorSpec": "sparkdl.signature",
     "TorchEstimator": "sparkdl.estimator",
@@ -35,8 +38,11 @@ _HOME_OF = {
     "World": "sparkdl.train.world",
     "log_to_driver": "sparkdl.train.messages",
     "materialize": "sparkdl.data.materialize",
+    "observed": "sparkdl.stream.observe",
+    "replay_dead_letters": "sparkdl.stream.replay",
     "score_stream": "sparkdl.stream.start",
     "score_table": "sparkdl.score.batch",
+    "watch": "sparkdl.stream.observe",
 }
 
 if TYPE_CHECKING:
@@ -52,8 +58,13 @@ if TYPE_CHECKING:
     from sparkdl.score.batch import score_table
     from sparkdl.score.result import ScoredTable
     from sparkdl.signature import Signature, TensorSpec
+    from sparkdl.stream.alerts import Alert
+    from sparkdl.stream.monitor import Monitor
+    from sparkdl.stream.observe import observed, watch
     from sparkdl.stream.query import ScoreQuery
+    from sparkdl.stream.replay import replay_dead_letters
     from sparkdl.stream.start import score_stream
+    from sparkdl.stream.status import StreamStatus
     from sparkdl.train.callbacks import Callback, Run
     from sparkdl.train.loggers import CSVLogger, JSONLinesLogger, Logger, MLflowLogger, TensorBoardLogger
     from sparkdl.train.messages import log_to_driver
@@ -61,6 +72,7 @@ if TYPE_CHECKING:
     from sparkdl.train.world import World
 
 __all__ = [
+    "Alert",
     "Bundle",
     "CSVLogger",
     "Callback",
@@ -70,12 +82,14 @@ __all__ = [
     "JSONLinesLogger",
     "Logger",
     "MLflowLogger",
+    "Monitor",
     "Registry",
     "Run",
     "ScoreQuery",
     "ScoredTable",
     "Signature",
     "SparkdlError",
+    "StreamStatus",
     "TensorBoardLogger",
     "TensorSpec",
     "TorchEstimator",
@@ -85,8 +99,11 @@ __all__ = [
     "__version__",
     "log_to_driver",
     "materialize",
+    "observed",
+    "replay_dead_letters",
     "score_stream",
     "score_table",
+    "watch",
 ]
 
 
