@@ -148,7 +148,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             made[PROBLEM] = PROBLEM
         elif invalid == "keep" and error_column:
             made[PROBLEM] = error_column
-        score = scoring_udf(self._scorer(dataset.sparkSession), self.getOrDefault("udfType"), tuple(made))
+        score = scoring_udf(
+            self._scorer(dataset.sparkSession, for_stream=dataset.isStreaming),
+            self.getOrDefault("udfType"),
+            tuple(made),
+        )
         inputs = [plain(dataset, name, kind) for name, kind in kinds.items()]
         # inline: a filter by what is predicted is not pushed below it, where the model would run once more for it
         scored = dataset.select("*", sf.inline(sf.array(score(*inputs))).alias(*made.values()))
@@ -158,8 +162,8 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             return _as_vector(scored, made["probability"])
         return scored
 
-    def _scorer(self, spark: SparkSession) -> Scorer:
-        return scorer_of(spark, self.bundle, self.scoring)
+    def _scorer(self, spark: SparkSession, *, for_stream: bool = False) -> Scorer:
+        return scorer_of(spark, self.bundle, self.scoring, for_stream=for_stream)
 
     def input_kinds(self, df: DataFrame) -> dict[str, str]:
         """The kinds of the input columns as they are in ``df`` (see ``TensorSpec.types``).

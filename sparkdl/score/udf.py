@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 PROBLEM = "__problem__"
 
 
-def scorer_of(spark: SparkSession, bundle: Bundle, scoring: Scoring) -> Scorer:
+def scorer_of(spark: SparkSession, bundle: Bundle, scoring: Scoring, *, for_stream: bool = False) -> Scorer:
     """What scores with ``bundle`` in the workers of this session."""
     session.check_worker_python(spark)
-    return Scorer(bundle.digest, _shipped(spark, bundle), bundle.signature, scoring, bundle.trusted)
+    # a stream over Connect runs in a session of its own, which has no artifacts of ours
+    carried = for_stream and session.is_connect(spark)
+    fetch = _Carried(dict(bundle.files)) if carried else _shipped(spark, bundle)
+    return Scorer(bundle.digest, fetch, bundle.signature, scoring, bundle.trusted)
 
 
 def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bool = False) -> Any:
@@ -129,6 +132,14 @@ class _Broadcast:
     def __call__(self) -> Files:
         files: Files = self.broadcast.value
         return files
+
+
+@dataclass(frozen=True)
+class _Carried:
+    files: dict[str, bytes]
+
+    def __call__(self) -> Files:
+        return self.files
 
 
 @dataclass(frozen=True)

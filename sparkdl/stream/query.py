@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.errors import SparkdlError, StreamError
@@ -62,7 +63,7 @@ class ScoreQuery:
     def status(self) -> StreamStatus:
         """How it does: rows in, out and dead, versions, rows a second, milliseconds of a batch, how far it is behind."""
         self._look()
-        return self._told.status.now()
+        return replace(self._told.status.now(), trouble=self._batches.models.trouble)
 
     def exception(self) -> SparkdlError | None:
         """What it failed of, or None."""
@@ -101,7 +102,7 @@ class ScoreQuery:
         """Write what is known of this run as one HTML file, with pictures. Raises StoreError if it cannot be written."""
         from sparkdl.stream import report
 
-        report.write(path, list(self._told.events), name=self.name or self.id)
+        report.write(path, self._told.known(), name=self.id)
 
     def _stop_between_batches(self) -> None:
         """``MicroBatches`` begins no batch any more; wait for the end of the one that runs."""

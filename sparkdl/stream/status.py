@@ -36,6 +36,7 @@ class StreamStatus:
     lag: rows behind the end of the source, where the source tells (Kafka does), else None. late: seconds by which the
     last micro-batch took longer than the trigger, or None where this is not known.
     drift: the features that are farthest from the training reference, worst first.
+    trouble: why the registry cannot be asked now, if it cannot: the version goes on. error: what the query failed of.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StreamStatus:
     lag: int | None = None
     late: float | None = None
     drift: tuple[Drift, ...] = ()
+    trouble: str | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +98,8 @@ class StreamStatus:
             told.append(("challenger", ", ".join(f"{name} {value:.4g}" for name, value in self.compared.items())))
         if self.drift:
             told.append(("drift", ", ".join(f"{d.feature} {d.psi:.3f}" for d in self.drift[:5]) + " (PSI)"))
+        if self.trouble:
+            told.append(("trouble", self.trouble))
         if self.error:
             told.append(("error", self.error))
         return [(what, text) for what, text in told if text]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sparkdl import drift
+from sparkdl.stream.events import batch_event
 from sparkdl.stream.reports import BatchReport
 from sparkdl.stream.status import Status
 
@@ -36,8 +36,7 @@ class Told:
         if served.version == self._version:
             return
         self._version = served.version
-        told = served.model.bundle.training.get(drift.KEY)
-        reference = drift.Reference.from_json(told) if told else None
+        reference = served.model.bundle.reference
         self.status.serves(served.version, reference)
         if self.monitor:
             self.monitor.serves(served.version, reference)
@@ -47,7 +46,7 @@ class Told:
         self.status.batch(report)
         if self.bound:
             self.bound.batch(report)
-        self.events.append({"event": "batch", **report.to_json()})
+        self.events.append(batch_event(report, self.status.name))
         if self.monitor:
             for version, reason in report.refused.items():
                 self.monitor.refused(version, reason)
@@ -61,7 +60,12 @@ class Told:
         self._progressed = at
         self.status.progress(progress)
         if self.monitor:
-            self.monitor.progress(progress)
+            self.monitor.progress({**progress, "id": self.status.id})
+
+    def known(self) -> list[dict[str, Any]]:
+        """Of this run, as events: what a report is made of."""
+        drifted = self.status.drift_event()
+        return [*self.events, *([drifted] if drifted else [])]
 
     def ended(self, error: BaseException | None) -> None:
         """The query has ended."""

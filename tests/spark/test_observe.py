@@ -60,22 +60,12 @@ def run(df, folder, name=None, trigger=None):
     return writer.trigger(**(trigger or {"availableNow": True})).start()
 
 
-def by_sql(df):
-    """What a model would add, without one."""
-    return df.selectExpr(
-        "*",
-        "CASE WHEN size(x) = 3 THEN cast(x[0] > 0 as double) END prediction",
-        "CASE WHEN size(x) = 3 THEN array(cast(x[0] > 0 as float), cast(x[0] <= 0 as float)) END probability",
-        "CASE WHEN x IS NULL THEN 'null: x' WHEN size(x) <> 3 THEN 'shape: x' END why",
-    )
-
-
-def watched(spark, folder, score=None):
-    """A whole run, watched: what the file says, and the last status. score: what does the model's part, if not it."""
+def watched(spark, folder):
+    """A whole run, watched: what the file says, and the last status."""
     model, monitor = scorer(), Waiting(jsonl=f"{folder}/events.jsonl", alerts=[{"metric": "dead", "above": 0.1}])
     listener = watch(spark, monitor)
     try:
-        query = run(observed((score or model.transform)(stream(spark, folder)), model), folder, name="fraud")
+        query = run(observed(model.transform(stream(spark, folder)), model), folder, name="fraud")
         query.awaitTermination()
         assert monitor.over.wait(30)
     finally:
@@ -214,8 +204,7 @@ def main(folder: str) -> None:
         builder = builder.config(name, value)
     spark = builder.remote("local[2]").getOrCreate()
     try:
-        # not by the model: what it is sent as, an artifact of the session, is not there in the session of a stream
-        check(*watched(spark, folder, by_sql))
+        check(*watched(spark, folder))
         print("\n" + json.dumps(type(spark).__module__), flush=True)
     finally:
         spark.stop()
