@@ -77,20 +77,30 @@ def test_an_executor_dies(scene):
 
 
 def test_a_python_worker_dies_in_mid_batch(scene, spark):
-    for _ in range(6):
-        scene.feed(2_000)
-    failures = 0
+    killed = 0
     for _ in range(2):
+        for _ in range(8):
+            scene.feed(2_000)
         query = scene.stream(spark)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            next(worker_at_work()).kill()
-        try:
+        while query.isActive and not (killed_now := kill_worker()):
+            threading.Event().wait(0.005)
+        killed += killed_now
+        with contextlib.suppress(StreamError):  # local[2] gives a task one try
             query.awaitTermination()
-        except StreamError:  # local[2] gives a task one try
-            failures += 1
+        scene.check(complete=False)
     run(scene, spark)
     scene.check()
-    assert failures
+    assert killed == 2
+
+
+def kill_worker():
+    """kill -9 to a Python worker of this process' JVM, one that was forked for a task; False if there is none."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "daemon" in " ".join(process.cmdline()) and "daemon" in " ".join(process.parent().cmdline()):
+                process.kill()
+                return True
+    return False
 
 
 def test_the_kafka_broker_dies(scene, spark, own_broker):  # noqa: F811
@@ -99,16 +109,6 @@ def test_the_kafka_broker_dies(scene, spark, own_broker):  # noqa: F811
     for _ in range(2):
         stream_scene.a_broker_round(scene, spark, own_broker, drawn)
         scene.check()
-
-
-def worker_at_work():
-    """A Python worker of this process' JVM that was forked for a task, as soon as there is one."""
-    for _ in range(2_000):
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                if "daemon" in " ".join(process.cmdline()) and "daemon" in " ".join(process.parent().cmdline()):
-                    yield process
-        threading.Event().wait(0.005)
 
 
 def test_a_poison_record_every_thousand(tmp_path, spark):
@@ -138,7 +138,7 @@ def test_a_query_is_told_to_stop_at_any_moment_while_rows_arrive(scene, spark):
     drawn = random.Random(SEED)
     for _ in range(4):
         query = scene.stream(spark, trigger="0 seconds")
-        arriving = threading.Thread(target=stream_scene.paced, args=(1.0, scene.feed, 0.02))
+        arriving = threading.Thread(target=stream_scene.paced, args=(0.8, lambda: scene.feed(20), 0.05))
         arriving.start()
         threading.Event().wait(drawn.uniform(0, 0.8))
         query.stop()
