@@ -9,6 +9,7 @@ checked after every round, and the first that is wrong ends its kind. The table 
 from __future__ import annotations
 
 import argparse
+import atexit
 import datetime
 import importlib.metadata
 import random
@@ -95,6 +96,7 @@ def of_jobs(scene: stream_scene.Scene, kind: str) -> tuple[Callable[[random.Rand
 def of_broker(scene: stream_scene.Scene) -> tuple[Callable[[random.Random], str], Callable[[], None]]:
     spark = harness.session(**{"spark.jars": kafka.session_jars(), "spark.driver.memory": "1g"})
     broker = kafka.Broker(scene.folder / "kafka", kafka.require_jars("kafka")).start()
+    atexit.register(broker.stop)
     broker.create_topic("events", 2)
     return lambda drawn: stream_scene.a_broker_round(scene, spark, broker, drawn), broker.stop
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import harness
 import numpy as np
+import streaming_kafka as topics
 import streaming_source as arrivals
 import streaming_systems as systems
 
@@ -43,22 +44,25 @@ Found = dict[tuple[str, str], list[list[float]]]  # of a system and metric: valu
 def main() -> None:
     asked = arguments()
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Spark's workers import the systems' modules
-    harness.session(**{"spark.sql.streaming.numRecentProgressUpdates": "100000"})
+    jars = topics.jars() if "kafka" in asked.formats else {}
+    harness.session(**{"spark.sql.streaming.numRecentProgressUpdates": "100000", **jars})
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="sparkdl-bench-") as folder:
         warm_up(Path(folder), 10.0 if asked.quick else 40.0)
+        broker = topics.filled(Path(folder, "kafka"), topics.ROWS // (5 if asked.quick else 1)) if jars else None
         for form in asked.formats:
             for rate in asked.rates:
                 found: Found = {}
                 for number in range(asked.rounds):
-                    for system in asked.only or of_rate(rate):
-                        for metric, values in run(system, form, rate, asked, Path(folder)).items():
+                    for system in asked.only or of_rate(rate, form):
+                        for metric, values in run(system, form, rate, asked, Path(folder), broker).items():
                             found.setdefault((system, metric), []).append(values)
                             told = f"{statistics.median(values):,.1f} (n = {len(values)}, largest {max(values):,.1f})"
                             print(
                                 f"{form} {rate} {number + 1}/{asked.rounds} {system}: {metric} {told}", file=sys.stderr
                             )
-                work = f"{form} files, {named(rate)}" + ("" if rate == "flood" else f", trigger {asked.trigger}")
+                source = "Kafka" if form == "kafka" else f"{form} files"
+                work = f"{source}, {named(rate)}" + ("" if rate == "flood" else f", trigger {asked.trigger}")
                 rows += figures(work, found)
                 harness.report(
                     "streaming", merged(rows, asked.json), asked.json
@@ -71,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where the results are written, or added to")
     parser.add_argument("--only", nargs="+", choices=[*systems.SYSTEMS, BATCH_TRANSFORM], metavar="SYSTEM")
     parser.add_argument("--rates", nargs="+", choices=RATES, metavar="RATE", help=f"of {RATES}")
-    parser.add_argument("--formats", nargs="+", choices=("parquet", "json"), help="of the files", default=["parquet"])
+    parser.add_argument("--formats", nargs="+", choices=("parquet", "json", "kafka"), default=["parquet"])
     parser.add_argument("--seconds", type=float, help="that a system runs in a round, its start left out")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--trigger", default="1 second", help="'0 seconds': as soon as there is something")
@@ -96,7 +100,9 @@ def warm_up(folder: Path, seconds: float) -> None:
         ended(query)
 
 
-def of_rate(rate: str) -> list[str]:
+def of_rate(rate: str, form: str) -> list[str]:
+    if form == "kafka":
+        return [] if rate == "reload" else systems.SYSTEMS
     if rate == "reload":
         return ["sparkdl.score_stream"]
     return [*systems.SYSTEMS, BATCH_TRANSFORM] if rate == "flood" else systems.SYSTEMS
@@ -108,10 +114,14 @@ def named(rate: str) -> str:
     ) or f"{int(rate):,} rows/s"
 
 
-def run(system: str, form: str, rate: str, asked: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+def run(
+    system: str, form: str, rate: str, asked: argparse.Namespace, folder: Path, broker: Any
+) -> dict[str, list[float]]:
     """Values by metric, of one round of one system."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         place = Path(own)
+        if form == "kafka":
+            return of_topic(system, rate, asked, place, broker)
         (place / "arriving").mkdir()
         if rate == "flood":
             return flooded(system, arrivals.made(folder, form, FLOOD_ROWS), form, place)
@@ -124,6 +134,19 @@ def run(system: str, form: str, rate: str, asked: argparse.Namespace, folder: Pa
         with arrivals.arriving(templates, place / "arriving", 3600):
             measured(query, asked.seconds)
         return of_batches(ended(query))
+
+
+def of_topic(system: str, rate: str, asked: argparse.Namespace, place: Path, broker: Any) -> dict[str, list[float]]:
+    """Of Kafka's records; there is no reload and no batch of them."""
+    flood = rate == "flood"
+    trigger = {"availableNow": True} if flood else {"processingTime": asked.trigger}
+    events = topics.stream(broker, FLOOD_ROWS if flood else int(rate))
+    query = systems.start(system, events, place, trigger, topics.parsed)
+    if flood:
+        query.awaitTermination()
+    else:
+        measured(query, asked.seconds)
+    return of_batches(ended(query))
 
 
 def events(form: str, place: Path, **options: Any) -> Any:

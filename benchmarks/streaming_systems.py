@@ -30,13 +30,24 @@ NOOP = {
 PARQUET = {"plain-parquet": scoring_systems.identity, "transform-parquet": scoring_systems.transform}
 CHEAPER = {"identity, cheaper checkpoint": "identity", "plain-parquet, cheaper checkpoint": "plain-parquet"}
 SYSTEMS = [*NOOP, *PARQUET, *CHEAPER, "sparkdl.score_stream"]
-Start = Callable[[DataFrame, Path, dict[str, Any]], Any]  # (events, an empty folder, trigger) -> StreamingQuery
 
 
-def start(system: str, events: DataFrame, folder: Path, trigger: dict[str, Any]) -> Any:
-    """The StreamingQuery of ``system``, started. folder: for its checkpoint and its table."""
+def start(
+    system: str,
+    events: DataFrame,
+    folder: Path,
+    trigger: dict[str, Any],
+    parsed: Callable[[DataFrame], DataFrame] | None = None,
+) -> Any:
+    """The StreamingQuery of ``system``, started. folder: for its checkpoint and its table.
+
+    parsed: for Kafka's records, what makes ``id`` and ``features`` of them; ``score_stream`` has its own way.
+    """
     if system == "sparkdl.score_stream":
-        return scored(events, folder, trigger).query
+        payload = sparkdl.payloads.JSON("id bigint, features array<float>") if parsed else None
+        return scored(events, folder, trigger, payload=payload).query
+    if parsed:
+        events = parsed(events)
     if system in CHEAPER:
         spark = events.sparkSession
         spark.conf.set(_FILE_MANAGER_CONF, _file_manager(spark))

@@ -303,17 +303,24 @@ def a_round(scene: Scene, kind: str, random: random.Random) -> str:
         job.kill(what)
         return f"{what} after {moment:.2f} s"
     name = {"worker": r"pyspark.daemon|warm_daemon", "executor": "CoarseGrainedExecutorBackend"}[kind]
-    found = [process for process in job.processes("") if matches(process, name)]
-    victim = random.choice(found) if found else None
-    if victim is not None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim.kill()
+    victim = random.choice(victims(job, name))
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        victim.kill()
     paced(0.5, arrive)
     batches = [job.hear("batch") for _ in range(2)]
     job.end()
-    return (
-        f"{kind} {'none yet' if victim is None else victim.pid} after {moment:.2f} s, then batch {batches[-1]['batch']}"
-    )
+    return f"{kind} {victim.pid} after {moment:.2f} s, then batch {batches[-1]['batch']}"
+
+
+def victims(job: Job, name: str) -> list[psutil.Process]:
+    """The processes of a driver with this in their command line, as soon as there is one."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        found = [process for process in job.processes("") if matches(process, name)]
+        if found:
+            return found
+        threading.Event().wait(0.02)
+    raise AssertionError(f"the driver has no process {name!r}")
 
 
 def a_broker_round(scene: Scene, spark: Any, broker: Any, random: random.Random) -> str:
