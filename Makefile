@@ -37,7 +37,7 @@ doctor: latest ## check this machine, with a real launch of two ranks
 	@$(LATEST) $(BIN)/python -m sparkdl doctor --launch
 
 bench: latest ## every benchmark, the quick way
-	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives; do \
+	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives streaming; do \
 	  $(LATEST) $(BIN)/python benchmarks/$$name.py --quick; \
 	done
 
