@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from sparkdl.errors import DataError
+from sparkdl.payloads import PARSED
 from sparkdl.stream.letters import struct_of
 
-PARSED, UNPARSABLE = "__parsed__", "__unparsable__"  # what ``payloads.parse`` adds
 SHARE = "__share__"  # in [0, 1), by a row's key
 ARRAY = "__array__"  # before a vector's name: it as an array
 ROW = "__row__"  # an event as it came
@@ -62,14 +62,16 @@ _PASSED = "__passed__"  # before a column's name: it as the sink keeps it
 
 
 def refuse(reason: str) -> NoReturn:
-    """Raise DataError."""
+    """Raise DataError, with the kind and the column of a dead letter's reason. What follows the second colon may be of the
+    payload, and is not told: errors end up in logs."""
+    told = ": ".join(reason.split(": ", 2)[:2])
     raise DataError(
-        f"{reason}; name a place for such rows (deadLetter), or say handleInvalid='skip'",
+        f"{told}; name a place for such rows (deadLetter), or say handleInvalid='skip'",
         column=None,
         row=None,
         file=None,
         expected="rows that can be read",
-        got=reason,
+        got=told,
     )
 
 

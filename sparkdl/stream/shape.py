@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError
+from sparkdl.payloads import PARSED, UNPARSABLE
 from sparkdl.score.job import told_type
 from sparkdl.signature import quoted
-from sparkdl.stream.rows import ARRAY, OTHER_VERSION, PARSED, SHARE, UNPARSABLE, VERSION, Shape
+from sparkdl.stream.rows import ARRAY, OTHER_VERSION, SHARE, VERSION, Shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

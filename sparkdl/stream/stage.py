@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkdl import store
+from sparkdl.payloads import UNPARSABLE
 from sparkdl.score import worker
 from sparkdl.score.output import Layout, PieceWriter, file_schema
 from sparkdl.score.scorer import Scored, Scorer, Seconds
 from sparkdl.stream.letters import dead_letters
-from sparkdl.stream.rows import ROW, SHARE, UNPARSABLE, Shape, masked, refuse
+from sparkdl.stream.rows import ROW, SHARE, Shape, masked, refuse
 
 TOLD = "told string, sample binary"
 SAMPLE_ROWS = 64  # that prove a new version of the model
@@ -158,7 +159,7 @@ class _Work:
         return {
             "rows": self.rows,
             "versions": self.versions,
-            "dead": self.kinds if stage.on_bad == "dead" else {},
+            "dead": self.kinds,
             "skipped": self.skipped,
             "nulls": self.nulls,
             "seconds": {
@@ -192,7 +193,7 @@ class _Work:
         while self.unparsable:
             batch = self.unparsable.pop(0)
             reasons = batch.column(batch.schema.get_field_index(UNPARSABLE)).to_pylist()
-            self._bury(self.stage.shape.rows(batch), reasons, [""] * len(batch))
+            self._leave_out(self.stage.shape.rows(batch), reasons, [""] * len(batch))
 
     def _take(self, batch: pa.RecordBatch, scored: Scored) -> None:
         stage = self.stage
@@ -206,12 +207,10 @@ class _Work:
         if self.counter:
             self.counter.add(batch, outputs)
         bad = sorted(problems)
-        if bad and stage.on_bad == "dead":
+        if bad and stage.on_bad in ("dead", "skip"):
             versions = [stage.challenger[0] if stage.challenger and served[row] else stage.version for row in bad]
             row = batch.column(batch.schema.get_field_index(ROW)).take(pa.array(bad))
-            self._bury(row, [problems[row] for row in bad], versions)
-        if bad and stage.on_bad in ("dead", "skip"):
-            self.skipped += len(bad) if stage.on_bad == "skip" else 0
+            self._leave_out(row, [problems[row] for row in bad], versions)
             good = pa.array(np.delete(np.arange(len(batch)), bad))
             batch, served = batch.take(good), served[good.to_numpy()]
             outputs = {name: column.take(good) for name, column in outputs.items()}
@@ -263,11 +262,11 @@ class _Work:
         if stage.challenger and by_challenger:
             self.versions[stage.challenger[0]] += by_challenger
 
-    def _bury(self, rows: pa.StructArray, reasons: list[str], versions: list[str]) -> None:
-        """Write dead letters; rows: as they came. Raises DataError if there is no place for them."""
+    def _leave_out(self, rows: pa.StructArray, reasons: list[str], versions: list[str]) -> None:
+        """Write dead letters, or count what is skipped; rows: as they came. Raises DataError if there is no place for them."""
         stage = self.stage
-        self.kinds.update(reason.split(":", 1)[0] for reason in reasons)
         if self.dead is not None:
+            self.kinds.update(reason.split(":", 1)[0] for reason in reasons)
             self.dead.add(dead_letters(rows, reasons, versions, query=stage.query, batch=stage.batch))
         elif stage.on_bad == "skip":
             self.skipped += len(reasons)

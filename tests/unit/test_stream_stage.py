@@ -13,13 +13,14 @@ from torch import nn
 
 from sparkdl.bundle import Bundle
 from sparkdl.errors import DataError
+from sparkdl.payloads import PARSED, UNPARSABLE
 from sparkdl.score import worker
 from sparkdl.score.output import Layout
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.stream import letters
-from sparkdl.stream.rows import PARSED, SHARE, UNPARSABLE, Shape
+from sparkdl.stream.rows import SHARE, Shape, refuse
 from sparkdl.stream.stage import Place, Stage, sample_rows
 
 X = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
@@ -154,6 +155,29 @@ def test_what_cannot_be_parsed_is_a_dead_letter_as_it_came_and_the_rest_is_flat(
     assert dead[0]["model_version"] is None
     with pytest.raises(DataError, match="deadLetter"):
         run(stage(tmp_path / "none", event=event, on_bad="error"), [rows])
+
+
+def test_no_character_of_a_payload_is_in_an_error():
+    reason = "unparsable: column 'value' is no JSON of bigint id, array<float> x: {secret: 1"
+    with pytest.raises(
+        DataError, match="unparsable: column 'value' is no JSON of bigint id, array<float> x; name"
+    ) as told:
+        refuse(reason)
+    assert "secret" not in f"{told.value} {told.value.got}"
+    with pytest.raises(DataError, match="unparsable: column 'value' is null; name"):
+        refuse("unparsable: column 'value' is null")
+
+
+def test_skipped_rows_are_counted_whether_or_not_they_could_be_parsed(tmp_path):
+    parsed = pa.StructArray.from_arrays(
+        [pa.array([0, None, 2], pa.int64()), pa.array([GOOD, None, None], pa.list_(pa.float32()))], ["id", "x"]
+    )
+    columns = {"value": pa.array(["one", "broken", "three"]), PARSED: parsed}
+    columns[UNPARSABLE] = pa.array([None, "unparsable: no JSON", None])
+    rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    told, _ = run(stage(tmp_path, event=[("value", "string")], on_bad="skip"), [rows])
+    assert (told["rows"], told["skipped"], told["dead"]) == (3, 2, {})
+    assert [row["id"] for row in written(tmp_path, told)] == [0]
 
 
 def test_champion_and_challenger_score_each_row_and_one_serves_it(tmp_path):
