@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sparkdl.errors import DataError
 from sparkdl.payloads import PARSED
@@ -15,6 +16,7 @@ from sparkdl.stream.letters import struct_of
 
 SHARE = "__share__"  # in [0, 1), by a row's key
 ARRAY = "__array__"  # before a vector's name: it as an array
+PASSED = "__passed__"  # before a column's name: it as the sink keeps it
 ROW = "__row__"  # an event as it came
 VERSION, OTHER_VERSION = "model_version", "other_version"
 
@@ -22,13 +24,20 @@ VERSION, OTHER_VERSION = "model_version", "other_version"
 @dataclass(frozen=True)
 class Shape:
     """event: columns as they come. passed: those the sink keeps, parsed ones among them. vectors: inputs that are
-    pyspark.ml's vectors. outputs: the column of each output of the model, ``other_…`` among them."""
+    pyspark.ml's vectors. outputs: the column of each output of the model that serves a row; others: the same of the
+    other model, None if there is no challenger."""
 
     event: tuple[str, ...]
     passed: tuple[str, ...]
     inputs: tuple[str, ...]
     vectors: tuple[str, ...]
     outputs: Mapping[str, str]
+    others: Mapping[str, str] | None = None
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The columns that say which versions of the model scored a row."""
+        return (VERSION,) if self.others is None else (VERSION, OTHER_VERSION)
 
     def rows(self, batch: pa.RecordBatch) -> pa.StructArray:
         """The events as they came."""
@@ -42,23 +51,24 @@ class Shape:
             parsed = columns[PARSED]
             named |= {parsed.type.field(i).name: part for i, part in enumerate(parsed.flatten())}
         wanted = {name: named[name] for name in dict.fromkeys([*self.passed, *self.inputs])}
-        made = {_PASSED + name: named[name] for name in self.passed}
+        made = {PASSED + name: named[name] for name in self.passed}
         made |= {name: columns.get(ARRAY + name, wanted[name]) for name in self.inputs}
         made |= {SHARE: named[SHARE]} if SHARE in named else {}
         return pa.RecordBatch.from_arrays([*made.values(), self.rows(batch)], names=[*made, ROW])
 
     def table(
-        self, batch: pa.RecordBatch, outputs: Mapping[str, pa.Array], versions: tuple[pa.Array, pa.Array | None]
+        self,
+        batch: pa.RecordBatch,
+        outputs: Mapping[str, pa.Array],
+        others: Mapping[str, pa.Array],
+        versions: Sequence[pa.Array],
     ) -> pa.RecordBatch:
-        """The sink's rows, of what ``flat`` gave and the model's outputs."""
-        passed = [batch.column(batch.schema.get_field_index(_PASSED + name)) for name in self.passed]
+        """The sink's rows, of what ``flat`` gave and the models' outputs, by their names; versions: see there."""
+        passed = [batch.column(batch.schema.get_field_index(PASSED + name)) for name in self.passed]
         made = [outputs[name] for name in self.outputs]
-        arrays = [*passed, *made, *(version for version in versions if version is not None)]
-        added = [name for name, version in zip((VERSION, OTHER_VERSION), versions, strict=True) if version is not None]
-        return pa.RecordBatch.from_arrays(arrays, names=[*self.passed, *self.outputs.values(), *added])
-
-
-_PASSED = "__passed__"  # before a column's name: it as the sink keeps it
+        other = [others[name] for name in self.others or {}]
+        names = [*self.passed, *self.outputs.values(), *(self.others or {}).values(), *self.versions]
+        return pa.RecordBatch.from_arrays([*passed, *made, *other, *versions], names=names)
 
 
 def refuse(reason: str) -> NoReturn:
@@ -82,3 +92,14 @@ def masked(which: np.ndarray, one: pa.Array, two: pa.Array) -> pa.Array:
     both = pa.concat_arrays([one, two])
     places: Sequence[int] | np.ndarray = np.where(which, np.arange(len(one)), np.arange(len(one)) + len(one))
     return both.take(pa.array(places))
+
+
+def compared(one: pa.Array, two: pa.Array) -> dict[str, float]:
+    """How two models' outputs differ, nothing for nested ones: ``rows`` that both have, of them ``equal`` ones, and the sum
+    of the ``distance``. In float64: Arrow subtracts no bools, and unsigned numbers wrap."""
+    if pa.types.is_nested(one.type):
+        return {}
+    first, second = (column.cast(pa.float64(), safe=False) for column in (one, two))  # large integers lose digits
+    apart = pc.abs(pc.subtract(first, second))
+    made = {"rows": len(apart) - apart.null_count, "equal": pc.sum(pc.equal(one, two)), "distance": pc.sum(apart)}
+    return {name: value if isinstance(value, int) else value.as_py() or 0 for name, value in made.items()}

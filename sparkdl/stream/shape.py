@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError
 from sparkdl.payloads import PARSED, UNPARSABLE
 from sparkdl.score.job import told_type
 from sparkdl.signature import quoted
-from sparkdl.stream.rows import ARRAY, OTHER_VERSION, SHARE, VERSION, Shape
+from sparkdl.stream.rows import ARRAY, PASSED, ROW, SHARE, Shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,11 +29,20 @@ def parsed_events(events: DataFrame, payload: Payload | None) -> DataFrame:
 
 
 def check_types(events: DataFrame) -> None:
-    """Raise SignatureError for a column that does not travel to a Python worker."""
+    """Raise SignatureError for columns that do not travel to a Python worker, or whose names are not their own."""
     from pyspark.errors import PySparkException
     from pyspark.sql.pandas.types import to_arrow_type
     from pyspark.sql.types import UserDefinedType
 
+    _check_unique((name, f"column {number} of the events") for number, name in enumerate(events.columns, 1))
+    for name in events.columns:
+        if name in (PARSED, UNPARSABLE, SHARE, ROW) or name.startswith((ARRAY, PASSED)):
+            raise SignatureError(
+                f"the events have a column {name!r}, a name that scoring needs; rename or drop it",
+                column=name,
+                expected="another name",
+                got=name,
+            )
     more = {"timezone": "UTC"} if "timezone" in inspect.signature(to_arrow_type).parameters else {}
     for field in events.schema.fields:
         kind = field.dataType
@@ -55,16 +64,9 @@ def flat_events(parsed: DataFrame, payload: Payload | None) -> DataFrame:
         return parsed
     fields = parsed.schema[PARSED].dataType.names  # type: ignore[attr-defined]
     events = [name for name in parsed.columns if name not in (PARSED, UNPARSABLE, payload.column)]
-    taken = {name.lower(): name for name in events}
-    for field in fields:
-        if field.lower() in taken:
-            raise SignatureError(
-                f"the payload has a field {field!r}, and the events a column {taken[field.lower()]!r}; rename or drop the "
-                "column of the events",
-                column=field,
-                expected="names that differ by more than case",
-                got=taken[field.lower()],
-            )
+    _check_unique(
+        [*((name, "a column of the events") for name in events), *((name, "a field of the payload") for name in fields)]
+    )
     return parsed.select(*map(quoted, events), f"{PARSED}.*")
 
 
@@ -90,29 +92,42 @@ def shape_of(
         if name not in flat.columns:
             raise ColumnNotFoundError(name, flat.columns, role="in columns, column")
     outputs = model.output_columns(passed)
-    if both:
-        outputs |= {f"other_{output}": f"other_{name}" for output, name in outputs.items()}
-    taken = [*passed, *outputs.values()]
-    for name in (VERSION, *([OTHER_VERSION] if both else [])):
-        if name in taken:
-            raise SignatureError(
-                f"the events have a column {name!r}, which is to hold the model's version; rename or drop it",
-                column=name,
-                expected="a new name",
-                got=name,
-            )
+    others = {output: f"other_{name}" for output, name in outputs.items()} if both else None
     vectors = tuple(name for name, kind in kinds.items() if kind == "vector")
-    return Shape(tuple(events.columns), passed, tuple(model.signature.columns), vectors, outputs)
+    shape = Shape(tuple(events.columns), passed, tuple(model.signature.columns), vectors, outputs, others)
+    _check_unique(
+        [
+            *((name, "a column of the events") for name in passed),
+            *((name, f"the model's output {output!r}") for output, name in outputs.items()),
+            *((name, f"the other model's output {output!r}") for output, name in (others or {}).items()),
+            *((name, "the version of the model") for name in shape.versions),
+        ]
+    )
+    return shape
+
+
+def _check_unique(columns: Iterable[tuple[str, str]]) -> None:
+    """columns: names, and what they are. Raises SignatureError for two that Spark, which ignores case, takes for one."""
+    taken: dict[str, tuple[str, str]] = {}
+    for name, what in columns:
+        if name.lower() in taken:
+            other, first = taken[name.lower()]
+            raise SignatureError(
+                f"{what} would be column {name!r}, and there is {other!r} already, {first}; rename one of them, or drop "
+                "the events' column",
+                column=name,
+                expected="names that differ by more than case",
+                got=other,
+            )
+        taken[name.lower()] = name, what
 
 
 def row_schema(flat: DataFrame, shape: Shape, model: TorchModel) -> dict[str, Any]:
     """Of the sink's rows, Spark's as JSON values."""
     fields = {field["name"]: field for field in flat.schema.jsonValue()["fields"]}
     types = {spec.name: told_type(spec) for spec in model.signature.outputs}
-    made = {name: types[output.removeprefix("other_")] for output, name in shape.outputs.items()}
-    made[VERSION] = "string"
-    if len(shape.outputs) > len(types):
-        made[OTHER_VERSION] = "string"
+    made = {name: types[output] for models in (shape.outputs, shape.others or {}) for output, name in models.items()}
+    made |= dict.fromkeys(shape.versions, "string")
     new = [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in made.items()]
     return {"type": "struct", "fields": [*(fields[name] for name in shape.passed), *new]}
 
@@ -122,9 +137,10 @@ def for_workers(parsed: DataFrame, payload: Payload | None, shape: Shape, share_
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as sf
 
-    def column(name: str) -> Any:
-        is_parsed = payload is not None and name not in parsed.columns
-        return sf.col(f"{PARSED}.{quoted(name)}") if is_parsed else sf.col(quoted(name))
+    fields = parsed.schema[PARSED].dataType.names if payload is not None else []  # type: ignore[attr-defined]
+
+    def column(name: str) -> Any:  # a field of the payload may have the name of the payload's column, and is meant then
+        return sf.col(f"{PARSED}.{quoted(name)}" if name in fields else quoted(name))
 
     added = {ARRAY + name: vector_to_array(column(name)) for name in shape.vectors}
     if share_by is not None:

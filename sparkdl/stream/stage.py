@@ -6,6 +6,7 @@ Scored rows and dead letters are written as Parquet files of the sinks' staging 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from collections import Counter
@@ -16,18 +17,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sparkdl import store
 from sparkdl.payloads import UNPARSABLE
 from sparkdl.score import worker
+from sparkdl.score.failing import MOST_CHARACTERS
 from sparkdl.score.output import Layout, PieceWriter, file_schema
 from sparkdl.score.scorer import Scored, Scorer, Seconds
 from sparkdl.stream.letters import dead_letters
-from sparkdl.stream.rows import ROW, SHARE, Shape, masked, refuse
+from sparkdl.stream.rows import ROW, SHARE, Shape, compared, masked, refuse
 
+logger = logging.getLogger(__name__)
 TOLD = "told string, sample binary"
-SAMPLE_ROWS = 64  # that prove a new version of the model
+Columns = dict[str, pa.Array]
+SAMPLE_TASKS, SAMPLE_ROWS, SAMPLE_BYTES = 4, 64, 256 << 10  # that prove a new version; the driver gets 1 MiB at most
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,14 @@ class _Work:
         self.stage = stage
         self.started = time.time()
         partition = context.partitionId() if context else 0
+        self.samples = stage.sample and partition < SAMPLE_TASKS
         self.seconds = Seconds()
         self.rows = self.skipped = 0
         self.versions: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.nulls: Counter[str] = Counter()
         self.compared: Counter[str] = Counter()  # of floats too
+        self.challenger_failed: str | None = None  # by what
         self.unparsable: list[pa.RecordBatch] = []
         self.sample: bytes | None = None
         self.kept = _Writer(stage.rows, partition)
@@ -172,6 +177,7 @@ class _Work:
             "dead_files": dead_files,
             "counts": self.counter.counts if self.rows and self.counter else {},
             "compared": self.compared,
+            "challenger_failed": self.challenger_failed,
             "warmed": worker.loaded(),
             "sample": self.sample,
         }
@@ -201,9 +207,10 @@ class _Work:
             nulls = batch.column(batch.schema.get_field_index(name)).null_count
             if nulls:
                 self.nulls[name] += nulls
-        outputs, problems, served = self._served(batch, scored)
-        if stage.sample and self.sample is None and len(batch) > len(problems):
-            self.sample = self._sampled(batch, problems)
+        outputs, others, problems, served = self._served(batch, scored)
+        if self.samples and self.sample is None and len(batch) > len(problems):
+            good = np.setdiff1d(np.arange(len(batch)), list(problems))
+            self.sample = sampled(batch.select(list(stage.scorer.signature.columns)), good)
         if self.counter:
             self.counter.add(batch, outputs)
         bad = sorted(problems)
@@ -213,47 +220,50 @@ class _Work:
             self._leave_out(row, [problems[row] for row in bad], versions)
             good = pa.array(np.delete(np.arange(len(batch)), bad))
             batch, served = batch.take(good), served[good.to_numpy()]
-            outputs = {name: column.take(good) for name, column in outputs.items()}
+            outputs, others = ({name: made[name].take(good) for name in made} for made in (outputs, others))
         self._count(served)
         if len(batch):
-            self.kept.add(stage.shape.table(batch, outputs, self._versions(served)))
+            self.kept.add(stage.shape.table(batch, outputs, others, self._versions(served)))
 
-    def _served(self, batch: pa.RecordBatch, scored: Scored) -> tuple[dict[str, pa.Array], dict[int, str], np.ndarray]:
-        """Outputs, the other model's among them; problems; which rows the challenger serves."""
+    def _served(self, batch: pa.RecordBatch, scored: Scored) -> tuple[Columns, Columns, dict[int, str], np.ndarray]:
+        """Outputs; the other model's; problems; which rows the challenger serves."""
         stage = self.stage
         served = np.zeros(len(batch), bool)
         if stage.challenger is None:
-            return scored.outputs, scored.problems, served
-        _, other = next(iter(stage.challenger[1].score([batch], self.seconds)))
+            return scored.outputs, {}, scored.problems, served
+        other = self._challenged(batch, stage.challenger)
+        if other is None:
+            nothing = {name: pa.nulls(len(batch), column.type) for name, column in scored.outputs.items()}
+            return scored.outputs, nothing, scored.problems, served
         if stage.share:
             share = batch.column(batch.schema.get_field_index(SHARE)).to_numpy(zero_copy_only=False)
             served = share < stage.share
             served[list(other.problems)] = False  # what the challenger cannot score the champion serves
         problems = {row: why for row, why in scored.problems.items() if not served[row]}
-        outputs = {}
+        outputs, others = {}, {}
         for name, column in scored.outputs.items():
             outputs[name] = masked(served, other.outputs[name], column)
-            outputs[f"other_{name}"] = masked(served, column, other.outputs[name])
-            self._compare(name, column, other.outputs[name])
-        return outputs, problems, served
+            others[name] = masked(served, column, other.outputs[name])
+            self.compared.update({f"{name}.{what}": n for what, n in compared(column, other.outputs[name]).items()})
+        return outputs, others, problems, served
 
-    def _compare(self, name: str, one: pa.Array, two: pa.Array) -> None:
-        """Add up how they differ: the number of equal values, and the distance of numbers."""
-        if pa.types.is_nested(one.type):
-            return
-        equal = pc.sum(pc.equal(one, two)).as_py() or 0
-        both = pc.sum(pc.and_(one.is_valid(), two.is_valid())).as_py() or 0
-        self.compared[f"{name}.rows"] += both
-        self.compared[f"{name}.equal"] += equal
-        self.compared[f"{name}.distance"] += pc.sum(pc.abs(pc.subtract(one, two))).as_py() or 0
+    def _challenged(self, batch: pa.RecordBatch, challenger: tuple[str, Scorer]) -> Scored | None:
+        """What the challenger makes of the rows; None if it raised: then the champion alone serves them."""
+        version, scorer = challenger
+        try:
+            return next(iter(scorer.score([batch], self.seconds)))[1]
+        except Exception as error:  # whatever loading it or its operators raise: it must not end the champion's stream
+            logger.warning("the challenger %s failed on %d rows", version, len(batch), exc_info=True)
+            self.challenger_failed = f"{type(error).__name__}: {error}".splitlines()[0][:MOST_CHARACTERS]
+            return None
 
-    def _versions(self, served: np.ndarray) -> tuple[pa.Array, pa.Array | None]:
-        """The column ``model_version``, and the other's."""
+    def _versions(self, served: np.ndarray) -> list[pa.Array]:
+        """The columns ``Shape.versions``."""
         stage = self.stage
         if stage.challenger is None:
-            return pa.array([stage.version]).take(pa.array(np.zeros(len(served), np.int64))), None
+            return [pa.array([stage.version]).take(pa.array(np.zeros(len(served), np.int64)))]
         names = pa.array([stage.version, stage.challenger[0]])
-        return names.take(pa.array(served.astype(np.int64))), names.take(pa.array((~served).astype(np.int64)))
+        return [names.take(pa.array(which.astype(np.int64))) for which in (served, ~served)]
 
     def _count(self, served: np.ndarray) -> None:
         stage, by_challenger = self.stage, int(served.sum())
@@ -273,13 +283,19 @@ class _Work:
         else:  # what could not be parsed cannot be kept with nulls either
             refuse(reasons[0])
 
-    def _sampled(self, batch: pa.RecordBatch, problems: Mapping[int, str]) -> bytes:
-        good = np.setdiff1d(np.arange(len(batch)), list(problems))[:SAMPLE_ROWS]
-        rows = batch.select(list(self.stage.scorer.signature.columns)).take(pa.array(good))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as stream:
-            stream.write_batch(rows)
-        return sink.getvalue().to_pybytes()
+
+def sampled(batch: pa.RecordBatch, good: np.ndarray) -> bytes:
+    """Some of these rows for the driver: ``SAMPLE_ROWS``, or fewer that are ``SAMPLE_BYTES`` at most, but one at least."""
+    rows, count = batch.take(pa.array(good[:1])), 2
+    while count <= SAMPLE_ROWS and len(rows) < len(good):
+        more = batch.take(pa.array(good[:count]))
+        if more.nbytes > SAMPLE_BYTES:
+            break
+        rows, count = more, 2 * count
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_batch(rows)
+    return sink.getvalue().to_pybytes()
 
 
 def sample_rows(content: bytes) -> pa.RecordBatch:

@@ -1,6 +1,7 @@
 """What a worker does with a micro-batch's rows: each is written once, scored or as a dead letter."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,8 @@ from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
 from sparkdl.stream import letters
-from sparkdl.stream.rows import SHARE, Shape, refuse
-from sparkdl.stream.stage import Place, Stage, sample_rows
+from sparkdl.stream.rows import SHARE, Shape, compared, refuse
+from sparkdl.stream.stage import SAMPLE_BYTES, SAMPLE_ROWS, Place, Stage, sample_rows, sampled
 
 X = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
 QUERY = "0123456789abcdef" * 2
@@ -31,21 +32,21 @@ EVENT = [("id", "long"), ("x", {"type": "array", "elementType": "float", "contai
 class Sum(nn.Module):
     """The sum of x, times a weight; raises on a row whose first value is 13."""
 
-    def __init__(self, weight):
+    def __init__(self, weight, known=13):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
-        self.table = nn.Embedding(13, 1)
+        self.table = nn.Embedding(known, 1)
 
     def forward(self, x):
         self.table(x[:, 0].long().clamp(0))
         return x.sum(dim=1) * self.weight + self.table(x[:, 0].long().clamp(0))[:, 0] * 0
 
 
-def bundle_of(weight):
-    return Bundle.from_module(Sum(weight), Signature((X,)), example=[torch.ones(3, 2)])
+def bundle_of(weight, known=13):
+    return Bundle.from_module(Sum(weight, known), Signature((X,)), example=[torch.ones(3, 2)])
 
 
-ONE, TWO = bundle_of(1.0), bundle_of(2.0)
+ONE, TWO, FEW = bundle_of(1.0), bundle_of(2.0), bundle_of(2.0, 5)  # FEW raises from 5 on
 
 
 def scorer(bundle, invalid="keep"):
@@ -62,14 +63,16 @@ def schema(fields):
 def stage(
     folder, *, on_bad="dead", challenger=None, share=0.0, event=EVENT, passed=("id", "x"), partition_by=(), **more
 ):
-    outputs = {"prediction": "prediction"} | ({"other_prediction": "other_prediction"} if challenger else {})
-    fields = [(name, dict(EVENT)[name]) for name in passed] + [(name, "float") for name in outputs.values()]
-    fields += [("model_version", "string")] + ([("other_version", "string")] if challenger else [])
-    shape = Shape(tuple(name for name, _ in event), tuple(passed), ("x",), (), outputs)
+    outputs = {"prediction": "prediction"}
+    others = {"prediction": "other_prediction"} if challenger else None
+    shape = Shape(tuple(name for name, _ in event), tuple(passed), ("x",), (), outputs, others)
+    fields = [(name, dict(EVENT)[name]) for name in passed]
+    fields += [(name, "float") for name in (*outputs.values(), *(others or {}).values())]
+    fields += [(name, "string") for name in shape.versions]
     dead = Place(f"{folder}/dead", letters.schema(schema(event)), Layout(), "4.3.0") if on_bad == "dead" else None
     rows = Place(f"{folder}/rows", schema(fields), Layout(tuple(partition_by)), "4.3.0")
     invalid = "error" if on_bad == "error" else "keep"
-    other = ("2", scorer(TWO)) if challenger else None
+    other = ("2", challenger) if challenger else None
     values = {"ahead": None, "sample": False} | more
     return Stage(QUERY, 7, 0.0, shape, "1", scorer(ONE, invalid), other, share, on_bad, rows, dead, **values)
 
@@ -183,7 +186,7 @@ def test_skipped_rows_are_counted_whether_or_not_they_could_be_parsed(tmp_path):
 def test_champion_and_challenger_score_each_row_and_one_serves_it(tmp_path):
     share = pa.array(np.arange(10) / 10)
     rows = batch(list(range(10)), [GOOD] * 10, **{SHARE: share})
-    told, _ = run(stage(tmp_path, challenger=True, share=0.3), [rows])
+    told, _ = run(stage(tmp_path, challenger=scorer(TWO), share=0.3), [rows])
     served = written(tmp_path, told)
     assert [row["model_version"] for row in served] == ["2"] * 3 + ["1"] * 7
     assert [row["other_version"] for row in served] == ["1"] * 3 + ["2"] * 7
@@ -192,6 +195,50 @@ def test_champion_and_challenger_score_each_row_and_one_serves_it(tmp_path):
     assert told["versions"] == {"1": 7, "2": 3}
     assert told["compared"] == {"prediction.rows": 10, "prediction.equal": 0, "prediction.distance": 30.0}
     assert set(told["warmed"]) >= {ONE.digest, TWO.digest}
+    assert told["challenger_failed"] is None
+
+
+def gone():
+    raise OSError("the bundle is gone\nand more")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (scorer(FEW), "index out of range"),
+        (replace(scorer(TWO), digest="0" * 64, fetch=gone), "OSError: the bundle is gone"),
+    ],
+)
+def test_a_challenger_that_fails_leaves_the_rows_to_the_champion(tmp_path, caplog, other, why, share):
+    rows = batch(list(range(150)), [[7.0, 1.0]] * 150, **{SHARE: pa.array(np.arange(150) / 150)})
+    told, _ = run(
+        stage(tmp_path, challenger=other, share=share), [rows, batch([150], [NULL], **{SHARE: pa.array([0.0])})]
+    )
+    made = written(tmp_path, told)
+    assert [row["prediction"] for row in made] == [8.0] * 150
+    assert {(row["other_prediction"], row["model_version"], row["other_version"]) for row in made} == {(None, "1", "2")}
+    assert why in told["challenger_failed"]
+    assert "\n" not in told["challenger_failed"]
+    assert (told["versions"], told["dead"]) == ({"1": 150}, {"null": 1})
+    assert told["compared"].get("prediction.rows", 0) == 0
+    assert "challenger 2 failed on 150 rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "two", "equal", "distance"),
+    [
+        (pa.bool_(), [True, True, None], [True, False, True], 1, 1.0),
+        (pa.uint8(), [1, 200, 3], [1, 100, None], 1, 100.0),
+        (pa.uint8(), [1, 100], [2, 200], 0, 101.0),
+        (pa.int64(), [-1, 2**62], [1, 2**62], 1, 2.0),
+        (pa.float32(), [0.5, 1.0], [0.5, 3.0], 1, 2.0),
+    ],
+)
+def test_outputs_of_every_type_are_compared(kind, one, two, equal, distance):
+    assert compared(pa.array(one, kind), pa.array(two, kind)) == {"rows": 2, "equal": equal, "distance": distance}
+    nothing = pa.nulls(2, kind)
+    assert compared(nothing, nothing) == {"rows": 0, "equal": 0, "distance": 0}
 
 
 def test_partition_columns_become_folders(tmp_path):
@@ -204,6 +251,15 @@ def test_the_next_model_is_loaded_ahead_and_rows_are_given_back_to_prove_it(tmp_
     assert sample_rows(sample).to_pylist() == [{"x": GOOD}]
     worker._ahead.join()
     assert TWO.digest in worker.loaded()
+
+
+@pytest.mark.parametrize(("width", "rows"), [(4, SAMPLE_ROWS), (SAMPLE_BYTES // 16 - 8, 4), (SAMPLE_BYTES, 1)])
+def test_what_is_given_back_is_small(width, rows):
+    wide = pa.array([[float(number)] * width for number in range(80)], pa.list_(pa.float32()))
+    content = sampled(pa.RecordBatch.from_arrays([wide], names=["w"]), np.arange(2, 80))
+    sample = sample_rows(content)
+    assert [row[0].as_py() for row in sample.column(0)] == list(range(2, 2 + rows))
+    assert rows == 1 or len(content) < SAMPLE_BYTES + 1024
 
 
 def test_no_rows_make_no_files(tmp_path):
