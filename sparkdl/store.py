@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import uuid
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +13,11 @@ from pyarrow import NativeFile, fs
 from sparkdl.errors import StoreError
 
 _RENAMES = ("local", "hdfs")  # file systems that rename in one step
+_OWNER = re.compile(r"(?<=://)[^/@:?#]*:")  # before a password
+_OPTIONS = re.compile(r"\?(?=[\w.%-]+=)")
+_PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|$)")
+_SECRET = "pass|secret|token|key|sig|credential"
+_SECRET_OPTION = re.compile(rf"(?i)([?&][^=&]*(?:{_SECRET})[^=&]*)=[^&#]*")
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -25,7 +31,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         scheme = urlsplit(text).scheme
     except ValueError as error:
-        raise StoreError(f"{text!r} is no URI: {error}", uri=text) from error
+        raise StoreError(f"{shown(text)!r} is no URI: {error}", uri=shown(text)) from error
     if scheme == "file":  # also Hadoop's spelling, file:/path
         return fs.LocalFileSystem(), os.path.abspath(unquote(urlsplit(text).path))
     if len(scheme) <= 1:  # no scheme, or a Windows drive letter
@@ -33,7 +39,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(text)
     except (ValueError, OSError, NotImplementedError) as error:  # the last: pyarrow was built without it
-        raise StoreError(f"no file system can open {text!r}: {error}", uri=text) from error
+        raise StoreError(f"no file system can open {shown(text)!r}: {error}", uri=shown(text)) from error
 
 
 def absolute(uri: str) -> str:
@@ -52,9 +58,10 @@ def join(uri: str, *parts: str) -> str:
 
 
 def hadoop_uri(uri: str) -> str:
-    """``uri`` as Spark must be given it: a local path gets its ``file://``, whatever ``fs.defaultFS`` is."""
+    """``uri`` as Spark must be given it: a local path gets its ``file://``, whatever ``fs.defaultFS`` is; pyarrow's options
+    (``s3://b/p?region=x``), which Hadoop would take for a part of the name, are left out."""
     filesystem, path = resolve(uri)
-    return f"file://{path}" if isinstance(filesystem, fs.LocalFileSystem) else os.fspath(uri)
+    return f"file://{path}" if isinstance(filesystem, fs.LocalFileSystem) else os.fspath(uri).partition("?")[0]
 
 
 def exists(uri: str) -> bool:
@@ -107,7 +114,35 @@ def write_bytes(uri: str, content: bytes) -> None:
                 filesystem.delete_file(target)
             raise
     except OSError as error:
-        raise StoreError(f"cannot write {uri!r}: {error}", uri=str(uri)) from error
+        raise StoreError(f"cannot write {shown(uri)!r}: {error}", uri=shown(uri)) from error
+
+
+def write_new(uri: str, content: bytes) -> bool:
+    """Write a file unless there is one; False, and nothing done, if there is. Of several at once one writes a local file, and
+    it is seen whole; in other stores, which have no such step, the last may write over the others'. Raises StoreError."""
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        if exists(uri):
+            return False
+        write_bytes(uri, content)
+        return True
+    whole = f"{path}.{uuid.uuid4().hex}.tmp"
+    write_bytes(whole, content)
+    try:
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            with open(path, "xb") as file:
+                file.write(content)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot write {shown(uri)!r}: {error}", uri=shown(uri)) from error
+    finally:
+        os.unlink(whole)
+    return True
 
 
 def open_output(uri: str) -> NativeFile:
@@ -117,7 +152,7 @@ def open_output(uri: str) -> NativeFile:
         filesystem.create_dir(os.path.dirname(path), recursive=True)
         return filesystem.open_output_stream(path)
     except OSError as error:
-        raise StoreError(f"cannot write {uri!r}: {error}", uri=str(uri)) from error
+        raise StoreError(f"cannot write {shown(uri)!r}: {error}", uri=shown(uri)) from error
 
 
 def delete(uri: str) -> None:
@@ -130,7 +165,10 @@ def delete(uri: str) -> None:
         filesystem.delete_file(path)
 
 
-def check_writable(uri: str) -> None:
+_REMEDY = "set storePath to a directory that the driver and every executor can write"
+
+
+def check_writable(uri: str, remedy: str = _REMEDY) -> None:
     """Write and remove a small file under ``uri``. Raises StoreError naming the place and the remedy."""
     probe = join(uri, f".sparkdl-probe-{uuid.uuid4().hex}")
     try:
@@ -138,9 +176,8 @@ def check_writable(uri: str) -> None:
         delete(probe)
     except OSError as error:
         raise StoreError(
-            f"the store {uri!r} cannot be written ({error}); "
-            "set storePath to a directory that the driver and every executor can write",
-            uri=str(uri),
+            f"the store {shown(uri)!r} cannot be written ({error}); {remedy}",
+            uri=shown(uri),
         ) from error
 
 
@@ -173,7 +210,7 @@ def move(uri: str, target: str) -> None:
     try:
         filesystem.move(path, resolve(target)[1])
     except OSError as error:
-        raise StoreError(f"cannot rename {uri!r} to {target!r}: {error}", uri=str(uri)) from error
+        raise StoreError(f"cannot rename {shown(uri)!r} to {shown(target)!r}: {error}", uri=shown(uri)) from error
 
 
 def exchange(uri: str, other: str) -> bool:
@@ -187,3 +224,38 @@ def exchange(uri: str, other: str) -> bool:
     at_working_directory, exchanges = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     paths = (os.fsencode(path), os.fsencode(resolve(other)[1]))
     return bool(rename(at_working_directory, paths[0], at_working_directory, paths[1], exchanges) == 0)
+
+
+def shown(uri: str) -> str:
+    """The URI without what is secret in it: a password before the host, options that sound like one."""
+    text = os.fspath(uri)
+    found = _password(text)
+    if found:
+        text = f"{text[: found[0]]}***{text[found[1] :]}"
+    return _SECRET_OPTION.sub(r"\1=***", text)
+
+
+def secrets_of(uri: str) -> list[str]:
+    """What ``shown`` leaves out."""
+    text = os.fspath(uri)
+    found = _password(text)
+    options = [option[0].partition("=")[2] for option in _SECRET_OPTION.finditer(text)]
+    return [secret for secret in [text[found[0] : found[1]] if found else "", *options] if secret]
+
+
+def sounds_secret(name: str) -> bool:
+    """True for the name of an option whose value is not to be shown."""
+    return re.search(_SECRET, name, re.IGNORECASE) is not None
+
+
+def _password(uri: str) -> tuple[int, int] | None:
+    """Where it begins and ends. It may hold any character, ``/`` and ``@`` too: up to the last ``@`` before the options."""
+    owner = _OWNER.search(uri)
+    if owner is None:
+        return None
+    start = owner.end()
+    options = _OPTIONS.search(uri, start)
+    end = uri.rfind("@", start, options.start() if options else len(uri))
+    if end < 0 and not _PORT.match(uri, start):  # what looks like options may be the password's
+        end = uri.rfind("@", start)
+    return (start, end) if end >= 0 else None

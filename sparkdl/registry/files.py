@@ -23,7 +23,7 @@ from pyarrow import fs
 from sparkdl import store
 from sparkdl.errors import RegistryError, StoreError
 from sparkdl.registry.backend import Log
-from sparkdl.registry.records import RESERVED, Move, Version, shown
+from sparkdl.registry.records import RESERVED, Move, Version
 
 FORMAT = 1
 RECORD = "record.json"
@@ -37,7 +37,7 @@ class Files(Log):
     def __init__(self, uri: str, bundles: str | None = None) -> None:
         self.root = store.absolute(uri).rstrip("/")
         store.resolve(self.root)
-        self.uri = shown(self.root)
+        self.uri = store.shown(self.root)
         self.bundles = store.absolute(bundles) if bundles else store.join(self.root, "bundles")
 
     def names(self) -> list[str]:
@@ -113,7 +113,7 @@ class Files(Log):
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RegistryError(
-                f"the record {shown(uri)!r} cannot be understood: {error!r}; take it from a copy of the registry",
+                f"the record {store.shown(uri)!r} cannot be understood: {error!r}; take it from a copy of the registry",
                 registry=self.uri,
                 name=None,
                 version=None,

@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleIntegrityError, RegistryError
 from sparkdl.interop.common import needed
 from sparkdl.registry.backend import Backend, May
-from sparkdl.registry.records import Move, Version, shown
+from sparkdl.registry.records import Move, Version
 
 EXPERIMENT = "sparkdl-registry"  # its runs hold the versions' files
 _ARTIFACTS = "model"
@@ -34,7 +35,7 @@ class MLflow(Backend):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        self.uri = f"mlflow:{shown(tracking)}"
+        self.uri = f"mlflow:{store.shown(tracking)}"
         if not tracking:
             raise RegistryError(
                 "mlflow: must be followed by a tracking URI, as in mlflow:sqlite:///… or mlflow:http://…",

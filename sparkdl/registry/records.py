@@ -1,4 +1,4 @@
-"""What a registry holds: versions and moves of aliases; how both are named, and how a registry's place is shown."""
+"""What a registry holds: versions and moves of aliases; how both are named."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkdl.errors import RegistryError, did_you_mean
+from sparkdl.store import shown as shown  # for who looks for it here
 
 CHAMPION = "champion"
 RESERVED = ("bundles",)  # the folder beside those of the names
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/]*)@")
-_SECRET_OPTION = re.compile(r"(?i)([?&][^=&]*(?:pass|secret|token|key|sig|credential)[^=&]*)=[^&#]*")
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,3 @@ def unknown(what: str, asked: Any, known: Collection[Any], registry: str, name: 
         name=asked if what == "model" else name,
         version=None if what == "model" else asked,
     )
-
-
-def shown(uri: str) -> str:
-    """The URI without what is secret in it: a password before the host, options that sound like one."""
-    return _SECRET_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", uri))
-
-
-def secrets_of(uri: str) -> list[str]:
-    """What ``shown`` left out."""
-    options = [found[0].partition("=")[2] for found in _SECRET_OPTION.finditer(uri)]
-    return [secret for secret in [*(found[2] for found in _PASSWORD.finditer(uri)), *options] if secret]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sparkdl import bundle_files
+from sparkdl import bundle_files, store
 from sparkdl.bundle import Bundle
 from sparkdl.bundle_files import MANIFEST, sha256
 from sparkdl.errors import InvalidParamError, RegistryError
@@ -20,8 +20,6 @@ from sparkdl.registry.records import (
     check_alias,
     check_name,
     number_of,
-    secrets_of,
-    shown,
     unknown,
 )
 
@@ -52,7 +50,7 @@ class Registry:
             raise InvalidParamError(
                 f"'bundles' must be the URI of a folder (got {bundles!r})", param="bundles", value=bundles
             )
-        self._secrets = secrets_of(os.fspath(uri))
+        self._secrets = store.secrets_of(os.fspath(uri))
         self._backend = _backend(os.fspath(uri), None if bundles is None else os.fspath(bundles))
 
     def __repr__(self) -> str:
@@ -222,7 +220,7 @@ def _backend(uri: str, bundles: str | None) -> Backend:
 
         if bundles is None:
             raise InvalidParamError(
-                f"'bundles' must say where the bundles of {shown(uri)!r} are: a folder that all who use it can reach",
+                f"'bundles' must say where the bundles of {store.shown(uri)!r} are: a folder that all who use it can reach",
                 param="bundles",
                 value=None,
             )

@@ -29,7 +29,7 @@ from sqlalchemy.schema import CreateTable
 from sparkdl import store
 from sparkdl.errors import RegistryError
 from sparkdl.registry.backend import Log
-from sparkdl.registry.records import Move, Version, shown
+from sparkdl.registry.records import Move, Version
 
 DIALECTS = ("sqlite", "postgresql")
 BUSY_S = 30  # how long SQLite waits for another process's transaction
@@ -63,7 +63,7 @@ class Sql(Log):
     errors = (SQLAlchemyError, OSError)
 
     def __init__(self, uri: str, bundles: str) -> None:
-        self.uri = shown(uri)
+        self.uri = store.shown(uri)
         self.url = _url(uri, self.uri)
         self.bundles = store.absolute(bundles)
         self._are_there = False

@@ -7,6 +7,7 @@ import posixpath
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
@@ -14,7 +15,9 @@ from pyarrow import fs
 from sparkdl import store
 from sparkdl.errors import SinkError
 from sparkdl.score.output import Layout
-from sparkdl.sinks.sink import Sink, Staged, StagedFile
+from sparkdl.sinks import schemas
+from sparkdl.sinks import staged as files
+from sparkdl.sinks.sink import Sink, Staged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -40,12 +43,17 @@ class Parquet(Sink):
         self.layout = Layout.checked(partitionBy, None, compression)
 
     def __repr__(self) -> str:
-        return f"Parquet({self.uri!r})"
+        return f"Parquet({store.shown(self.uri)!r})"
 
     @property
     def identity(self) -> dict[str, Any]:
         """See ``Sink``."""
-        return {"kind": "parquet", "uri": self.uri, "partitionBy": list(self.layout.partition_by)}
+        return {"kind": "parquet", "uri": store.shown(self.uri), "partitionBy": list(self.layout.partition_by)}
+
+    @property
+    def place(self) -> str:
+        """See ``Sink``."""
+        return store.shown(self.uri)
 
     def check(self, spark: SparkSession, schema: Mapping[str, Any]) -> None:
         """See ``Sink``: also refused are a store that cannot rename a folder, and a folder that holds something else."""
@@ -55,27 +63,43 @@ class Parquet(Sink):
         self.layout.check_columns(types)
         if BATCH in (name.lower() for name in types):
             raise self._error(f"has a column {BATCH!r} of its own; rename that of the rows, or leave it out (columns)")
-        told: dict[str, Any] = {
-            "format": _FORMAT,
-            "schema": _comparable(schema),
-            "partitionBy": list(self.layout.partition_by),
-        }
-        try:
-            there = json.loads(store.read_bytes(store.join(self.uri, _ABOUT)))
-        except FileNotFoundError:
+        refused = list(schemas.refused(schema, self.layout.partition_by))
+        if refused:
+            raise self._error(f"cannot hold these rows: {'; '.join(refused)}")
+        there = self._about()
+        if there is None:
             others = [name for name in store.names(self.uri) if not name.startswith((".", "_"))]
             if others:
-                raise self._error(f"holds something else, {others[0]!r}; name a new folder") from None
-            store.write_bytes(store.join(self.uri, _ABOUT), json.dumps(told, indent=1).encode())
-            return
-        except ValueError as error:
-            raise self._error(f"cannot be understood: {_ABOUT} is no JSON ({error})") from error
-        if there != told:
+                raise self._error(f"holds something else, {others[0]!r}; name a new folder")
+            self._check_writable(self.uri)
+            told = {"format": _FORMAT, "schema": schemas.nullable(schema), "partitionBy": self.layout.partition_by}
+            store.write_new(store.join(self.uri, _ABOUT), json.dumps(told, indent=1).encode())
+            there = self._about() or told  # maybe another query's, which began at the same time
+        differ = list(schemas.differences(there["schema"], schemas.nullable(schema)))
+        if list(there["partitionBy"]) != list(self.layout.partition_by):
+            differ.append(f"its partition columns are {there['partitionBy']}, not {list(self.layout.partition_by)}")
+        if differ:
             raise self._error(
-                f"holds rows of another schema. {differences(there['schema'], told['schema'])}. Name another table, or "
-                "choose the columns that it has (columns)"
+                f"holds rows of another schema: {'; '.join(differ)}. Name another table, or choose the columns that it has "
+                "(columns)"
             )
-        store.check_writable(self.uri)
+        self._check_writable(self.uri)
+
+    def _about(self) -> dict[str, Any] | None:
+        """What the table is; None if nobody has said it yet."""
+        try:
+            told = json.loads(store.read_bytes(store.join(self.uri, _ABOUT)))
+            if told["format"] != _FORMAT:
+                raise ValueError(f"it has format {told['format']!r}, not {_FORMAT}: upgrade sparkdl")
+            list(schemas.differences(told["schema"], told["schema"]))
+            list(map(str.lower, told["partitionBy"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._error(
+                f"cannot be understood: {_ABOUT} is not what sparkdl writes ({error!r}); put back a copy, or name a new folder"
+            ) from error
+        return dict(told)
 
     def staging(self, scratch: str, query: str, batch: int) -> str:
         """See ``Sink``."""
@@ -86,22 +110,16 @@ class Parquet(Sink):
         target = store.join(self.uri, f"{BATCH}={_name(staged.query, staged.batch)}")
         if staged.files and not store.exists(target):
             ready = store.join(staged.folder, _READY)  # an attempt that was given up may still write beside it
-            for file in staged.files:
-                self._make_ready(staged, file, ready)
+            moved = {file for file in staged.files if store.exists(store.join(ready, file.path))}
+            files.checked(replace(staged, files=tuple(moved), folder=ready), repr(self))
+            left = tuple(file for file in staged.files if file not in moved)
+            files.checked(replace(staged, files=left), repr(self))
+            for file in left:
+                filesystem, parent = store.resolve(posixpath.dirname(store.join(ready, file.path)))
+                filesystem.create_dir(parent, recursive=True)
+                store.move(store.join(staged.folder, file.path), store.join(ready, file.path))
             store.move(ready, target)
         store.delete(staged.folder)
-
-    def _make_ready(self, staged: Staged, file: StagedFile, ready: str) -> None:
-        source, target = store.join(staged.folder, file.path), store.join(ready, file.path)
-        if store.exists(target):
-            return
-        if not store.exists(source) or store.size(source) != file.nbytes:
-            raise self._error(
-                f"lacks a file of batch {staged.batch} as it was written: {source!r}, {file.nbytes} bytes"
-            )
-        filesystem, parent = store.resolve(posixpath.dirname(target))
-        filesystem.create_dir(parent, recursive=True)
-        store.move(source, target)
 
     def swept(self, query: str, batch: int) -> None:
         """See ``Sink``."""
@@ -121,50 +139,16 @@ class Parquet(Sink):
         """The rows of all committed batches; the same as ``spark.read.parquet``, and without rows before there are any."""
         from pyspark.sql.types import StructType
 
-        about = json.loads(store.read_bytes(store.join(self.uri, _ABOUT)))
+        about = self._about()
+        if about is None:
+            raise self._error(f"is none: there is no {_ABOUT}; start the query that writes it")
         fields = [*about["schema"]["fields"], {"name": BATCH, "type": "string", "nullable": True, "metadata": {}}]
         schema = StructType.fromJson({"type": "struct", "fields": fields})
         return spark.read.schema(schema).parquet(store.hadoop_uri(self.uri))
 
     def _error(self, what: str) -> SinkError:
-        return SinkError(f"the table {self.uri!r} {what}", sink=repr(self))
+        return SinkError(f"the table {store.shown(self.uri)!r} {what}", sink=repr(self))
 
 
 def _name(query: str, batch: int) -> str:
     return f"q{query[:8]}-{batch:012d}"
-
-
-def _comparable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and types; that a column may be null, or what else is said of it, does not make it another one."""
-    fields = [
-        {"name": field["name"], "type": _type(field["type"]), "nullable": True, "metadata": {}}
-        for field in schema["fields"]
-    ]
-    return {"type": "struct", "fields": fields}
-
-
-def _type(kind: Any) -> Any:
-    if not isinstance(kind, Mapping):
-        return kind
-    if kind["type"] == "struct":
-        return _comparable(kind)
-    if kind["type"] == "array":
-        return {**kind, "elementType": _type(kind["elementType"]), "containsNull": True}
-    if kind["type"] == "map":
-        return {**kind, "valueType": _type(kind["valueType"]), "valueContainsNull": True}
-    return kind
-
-
-def differences(there: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """How the schema of a table and that of rows differ, in words."""
-    old, now = ({field["name"]: field["type"] for field in schema["fields"]} for schema in (there, new))
-    told = [
-        *(f"it has {name!r}, the rows have not" for name in old if name not in now),
-        *(f"the rows have {name!r}, it has not" for name in now if name not in old),
-        *(
-            f"{name!r} is {old[name]!r} there and {now[name]!r} here"
-            for name in old
-            if name in now and old[name] != now[name]
-        ),
-    ]
-    return "; ".join(told) or f"its columns are {list(old)}, in this order"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
+from sparkdl.errors import SinkError, StoreError
 from sparkdl.score.output import Layout
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Staged:
         return [store.join(self.folder, file.path) for file in self.files]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "files": [asdict(file) for file in self.files]}
+        """As JSON values, which are kept beside the checkpoint: without what is secret in the folder's URI."""
+        return {**asdict(self), "folder": store.shown(self.folder), "files": [asdict(file) for file in self.files]}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Staged:
@@ -75,10 +76,23 @@ class Sink(ABC):
         """What it is and where, as JSON values without secrets, ``kind`` among them. A query that starts again on its
         checkpoint must have a sink of the same identity."""
 
+    @property
+    def place(self) -> str | None:
+        """The URI of the folder that the sink writes, without secrets, or None if it writes none: no other folder of the
+        query may lie in it, nor it in another (``store.overlap``)."""
+        return None
+
     @abstractmethod
     def check(self, spark: SparkSession, schema: Mapping[str, Any]) -> None:
         """Before the query starts, on the driver: raise SinkError if rows of this schema (Spark's, as JSON values)
         cannot be taken: another schema there, no such place, no right to write, a package missing."""
+
+    def _check_writable(self, uri: str) -> None:
+        """Raise SinkError if no file can be made there."""
+        try:
+            store.check_writable(uri, "name a folder that the driver and every executor can write")
+        except StoreError as error:
+            raise SinkError(f"the sink {self!r} cannot be written: {error}", sink=repr(self)) from error
 
     def staging(self, scratch: str, query: str, batch: int) -> str:
         """The URI of a folder of its own for the files of this attempt at a batch; made by whoever writes there.

@@ -26,7 +26,7 @@ def checked(staged: Staged, sink: str) -> list[fs.FileInfo]:
         if not there or info.size != file.nbytes:
             found = f"has {info.size} bytes, not {file.nbytes}" if there else "is missing"
             raise SinkError(
-                f"the sink {sink}: a file of batch {staged.batch} {found}: {file.path!r} in {staged.folder!r}; without it the "
+                f"the sink {sink}: a file of batch {staged.batch} {found}: {file.path!r} in {store.shown(staged.folder)!r}; without it the "
                 "batch cannot be finished: put back a copy of the checkpoint's folder, or start over with a new one",
                 sink=sink,
                 batch=staged.batch,

@@ -8,9 +8,9 @@ from torch import nn
 from sparkdl.bundle import Bundle
 from sparkdl.errors import RegistryError
 from sparkdl.registry import uri
-from sparkdl.registry.records import secrets_of, shown
 from sparkdl.registry.registry import Registry
 from sparkdl.registry.uri import ModelName
+from sparkdl.store import secrets_of, shown
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +83,10 @@ def test_a_bundle_is_loaded_by_a_registry_uri(tmp_path, monkeypatch):
         ("postgresql://ann@host/d", "postgresql://ann@host/d", []),
         ("postgresql://ann:hush@host:5/d", "postgresql://ann:***@host:5/d", ["hush"]),
         ("postgresql+psycopg2://ann:a@b@host/d", "postgresql+psycopg2://ann:***@host/d", ["a@b"]),
+        ("postgresql://ann:a/b?c@host/d?user=e@f", "postgresql://ann:***@host/d?user=e@f", ["a/b?c"]),
+        ("postgresql://ann:12/b@host:5/d", "postgresql://ann:***@host:5/d", ["12/b"]),
+        ("postgresql://ann:a?b=c/d@host/d", "postgresql://ann:***@host/d", ["a?b=c/d"]),
+        ("postgresql://host:5432/d?user=ann@corp", "postgresql://host:5432/d?user=ann@corp", []),
         ("s3://id:hush@bucket/x?region=eu", "s3://id:***@bucket/x?region=eu", ["hush"]),
         ("postgresql://h/d?user=ann&password=hush&a=1", "postgresql://h/d?user=ann&password=***&a=1", ["hush"]),
         ("abfs://c@a.net/x?sas_token=hush", "abfs://c@a.net/x?sas_token=***", ["hush"]),

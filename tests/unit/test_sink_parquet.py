@@ -81,7 +81,7 @@ def test_a_commit_that_was_cut_off_in_the_middle_is_ended(sink):
 def test_a_file_that_is_gone_or_cut_short_is_not_passed_over(sink, left):
     gone = staged(sink, 0, [1, 2])
     os.remove(gone.uris[0]) if left is None else os.truncate(gone.uris[0], left)
-    with pytest.raises(SinkError, match="lacks a file of batch 0"):
+    with pytest.raises(SinkError, match=r"a file of batch 0 (is missing|has)"):
         sink.commit(None, gone)
 
 
@@ -102,10 +102,10 @@ def test_what_failed_attempts_left_is_swept_and_nothing_else(sink):
 
 def test_a_table_is_refused_before_the_start(tmp_path, sink):
     other = {"type": "struct", "fields": [SCHEMA["fields"][1], {**SCHEMA["fields"][0], "type": "string"}]}
-    with pytest.raises(SinkError, match="'id' is 'long' there and 'string' here"):
+    with pytest.raises(SinkError, match="its column 'id' is long, not string"):
         sink.check(None, other)
     more = {"type": "struct", "fields": [*SCHEMA["fields"], {"name": "new", "type": "long", "nullable": True}]}
-    with pytest.raises(SinkError, match="the rows have 'new', it has not"):
+    with pytest.raises(SinkError, match="it lacks the column 'new'"):
         sink.check(None, more)
     with pytest.raises(SinkError, match="another schema"):
         sinks.Parquet(sink.uri).check(None, SCHEMA)  # without partitionBy
