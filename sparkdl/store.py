@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import uuid
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import NativeFile, fs
@@ -39,7 +40,9 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(text)
     except (ValueError, OSError, NotImplementedError) as error:  # the last: pyarrow was built without it
-        raise StoreError(f"no file system can open {shown(text)!r}: {error}", uri=shown(text)) from error
+        told = hushed(str(error), secrets_of(text))  # pyarrow quotes the URI
+        cause = None if secrets_of(text) else error
+        raise StoreError(f"no file system can open {shown(text)!r}: {told}", uri=shown(text)) from cause
 
 
 def absolute(uri: str) -> str:
@@ -241,6 +244,13 @@ def secrets_of(uri: str) -> list[str]:
     found = _password(text)
     options = [option[0].partition("=")[2] for option in _SECRET_OPTION.finditer(text)]
     return [secret for secret in [text[found[0] : found[1]] if found else "", *options] if secret]
+
+
+def hushed(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def sounds_secret(name: str) -> bool:

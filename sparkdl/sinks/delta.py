@@ -264,8 +264,7 @@ class Delta(Sink):
                 store.delete(store.join(parent, name))
 
     def _error(self, what: str, **fields: Any) -> SinkError:
-        for secret in self._secrets():
-            what = what.replace(secret, "***")
+        what = store.hushed(what, self._secrets())
         return SinkError(f"the sink {self!r}: {what}", sink=f"Delta {self.place}", **fields)
 
     def _cause(self, error: Exception) -> Exception | None:

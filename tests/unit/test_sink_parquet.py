@@ -1,6 +1,7 @@
 """The Parquet sink: a batch becomes the table's in one step, once, whatever was cut off."""
 
 import os
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,3 +123,71 @@ def test_a_table_is_refused_before_the_start(tmp_path, sink):
         sinks.Parquet(str(tmp_path / "new"), compression="zip")
     with pytest.raises(SinkError, match="use sinks"):
         sinks.Parquet("s3://bucket/table?region=eu-west-1").check(None, SCHEMA)
+
+
+def schema_of(**types):
+    return {"type": "struct", "fields": [{"name": n, "type": t, "nullable": True} for n, t in types.items()]}
+
+
+@pytest.mark.parametrize("kind", ["binary", "double", "float", "timestamp", "timestamp_ntz", "void"])
+def test_partition_columns_that_spark_would_read_back_as_something_else_are_refused(tmp_path, kind):
+    made = sinks.Parquet(str(tmp_path / "t"), partitionBy=["p"])
+    with pytest.raises(SinkError, match=f"the partition column 'p' is of type {kind}: cast it"):
+        made.check(None, schema_of(id="long", p=kind))
+
+
+@pytest.mark.parametrize("kind", ["string", "long", "integer", "short", "byte", "boolean", "date", "decimal(9,2)"])
+def test_partition_columns_of_other_types_are_taken(tmp_path, kind):
+    sinks.Parquet(str(tmp_path / "t"), partitionBy=["p"]).check(None, schema_of(id="long", p=kind))
+
+
+def test_columns_that_are_one_to_spark_are_refused(tmp_path):
+    with pytest.raises(SinkError, match="several columns are called 'id'"):
+        sinks.Parquet(str(tmp_path / "t")).check(None, schema_of(id="long", ID="long"))
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["not JSON", "[]", "{}", "null", '{"format": 2}', '{"format": 1, "schema": {"fields": [1]}, "partitionBy": []}',
+     '{"format": 1, "schema": {"type": "struct", "fields": []}, "partitionBy": 3}',
+     '{"format": 1, "schema": [], "partitionBy": []}'],
+)  # fmt: skip
+def test_a_table_whose_description_is_damaged_is_refused_clearly(sink, told):
+    with open(f"{sink.uri}/_sparkdl.json", "w") as file:
+        file.write(told)
+    with pytest.raises(SinkError, match=r"_sparkdl\.json is not what sparkdl writes"):
+        sink.check(None, SCHEMA)
+
+
+def test_of_two_first_starts_at_once_with_different_schemas_one_is_refused(tmp_path):
+    for trial in range(10):
+        made = sinks.Parquet(str(tmp_path / f"t{trial}"))
+        start, said = threading.Barrier(2), []
+
+        def run(schema, made=made, start=start, said=said):
+            start.wait()
+            try:
+                made.check(None, schema)
+                said.append(None)
+            except SinkError as error:
+                said.append(str(error))
+
+        threads = [threading.Thread(target=run, args=(schema_of(id=kind),)) for kind in ("long", "string")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [text is None for text in said].count(True) == 1
+        assert "holds rows of another schema: its column 'id' is" in next(text for text in said if text)
+        assert os.listdir(made.uri) == ["_sparkdl.json"]
+
+
+def test_columns_in_another_order_are_the_same_table(sink):
+    sink.check(None, {**SCHEMA, "fields": SCHEMA["fields"][::-1]})
+
+
+def test_the_folder_that_a_sink_writes(tmp_path):
+    assert sinks.Parquet(str(tmp_path / "t")).place == str(tmp_path / "t")
+    assert sinks.Delta(str(tmp_path / "t")).place == str(tmp_path / "t")
+    assert sinks.foreach(print).place is None
+    assert sinks.Kafka("host:9092", "topic").place is None

@@ -281,3 +281,68 @@ def test_it_is_known_by_its_place_and_tells_no_secret(tmp_path):
     assert sink.identity == {"kind": "delta", "uri": str(tmp_path / "t"), "partitionBy": ["name"]}
     assert "hush" not in repr(sink) + json.dumps(sink.identity)
     assert sink.layout.partition_by == ("name",)
+
+
+def test_two_sinks_of_a_query_in_one_table_lose_nothing_silently(sink):
+    letters = spark_schema(kind="string", reason="string")
+    sink.commit(None, stage(sink, PLAIN, some(0)))
+    for other in (Delta(f"file://{sink.uri}"), Delta(sink.uri)):
+        with pytest.raises(SinkError, match="the table there has another schema"):
+            other.commit(None, stage(other, letters, [{"kind": "null", "reason": ""}]))
+    other = Delta(sink.uri, partitionBy=["name"])
+    with pytest.raises(SinkError, match="its partition columns are"):
+        other.commit(None, stage(other, PLAIN, some(0)))
+    assert sink.application(QUERY, PLAIN) != sink.application(QUERY, letters)
+    assert rows_of(sink) == some(0)
+
+
+def test_the_log_of_a_table_that_the_sink_made_does_not_grow_for_ever(sink, tmp_path):
+    def log(of):
+        return [name for name in os.listdir(f"{of.uri}/_delta_log") if name.endswith(".json")]
+
+    def ran(of):
+        for batch in range(101):
+            of.commit(None, stage(of, PLAIN, [], batch=batch))
+            if batch == 99:
+                for name in os.listdir(f"{of.uri}/_delta_log"):
+                    os.utime(f"{of.uri}/_delta_log/{name}", (0, 0))  # by delta-rs's clock, decades old
+
+    ran(sink)
+    assert DeltaTable(sink.uri).metadata().configuration == {"delta.logRetentionDuration": "interval 1 hours"}
+    assert len(log(sink)) < 5
+    kept = Delta(str(tmp_path / "kept"))
+    properties = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 1 hours"}
+    DeltaTable.create(kept.uri, Schema.from_json(json.dumps(PLAIN)), configuration=properties)
+    ran(kept)
+    assert len(log(kept)) == 102
+
+
+def test_a_uri_with_options_and_a_secret(tmp_path):
+    told = "s3://KEY:a%2Fb@bucket/t?region=eu-west-1"
+    sink = Delta(told, storageOptions={"aws_session_token": "hush", "timeout": "9s"})
+    with pytest.raises(SinkError) as caught:
+        sink._partition("x=a%2Fb/f")
+    for text in (repr(sink), json.dumps(sink.identity), sink.place, str(caught.value), repr(caught.value)):
+        assert "a%2Fb" not in text
+        assert "hush" not in text
+    assert sink.place == "s3://KEY:***@bucket/t?region=eu-west-1"
+    with pytest.raises(SinkError, match=r"token \*\*\* of 9s"):
+        raise sink._error("the token hush of 9s")
+
+
+def test_the_files_of_a_batch_are_found_however_the_uri_is_spelt(tmp_path):
+    sink = Delta("s3://KEY:hush@bucket/t?region=eu-west-1")
+    staged = Staged(QUERY, 0, sink.staging("", QUERY, 0), (), PLAIN)
+    inside = sink._inside(staged)
+    assert inside.startswith(f"sparkdl-{QUERY}/{0:012d}/")
+    kept = Staged.from_json(json.loads(json.dumps(staged.to_json())))
+    assert "hush" not in kept.folder
+    assert sink._inside(kept) == inside
+    assert sink._opens() == (
+        "s3://bucket/t",
+        {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "hush"},
+    )
+    # The whole way, locally: Hadoop's spelling, and one with escapes.
+    local = Delta(f"file:{tmp_path}/a%20b")
+    local.commit(None, stage(local, PLAIN, some(0)))
+    assert DeltaTable(str(tmp_path / "a b")).to_pyarrow_table().num_rows == 3

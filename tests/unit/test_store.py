@@ -1,6 +1,7 @@
 """Paths with and without a scheme mean what a user expects; a write is whole or not there; errors name the path."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,33 @@ def test_places_overlap_behind_links_too(tmp_path, one, other, overlap):
 )
 def test_the_options_of_a_uri_stay_behind_its_path(uri, joined):
     assert store.join(uri, "b", "c") == joined
+
+
+def test_hadoop_gets_no_options():
+    assert store.hadoop_uri("s3://b/p?region=eu-west-1") == "s3://b/p"
+
+
+def test_a_new_file_is_written_by_one_only(tmp_path, monkeypatch):
+    uri = str(tmp_path / "a" / "f")
+    with ThreadPoolExecutor(8) as pool:
+        wrote = list(pool.map(lambda i: store.write_new(uri, f"{i}".encode() * 1000), range(8)))
+    assert wrote.count(True) == 1
+    assert store.read_bytes(uri) == f"{wrote.index(True)}".encode() * 1000
+    assert os.listdir(tmp_path / "a") == ["f"]
+
+    def no_links(*_):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    other = str(tmp_path / "b" / "f")
+    assert [store.write_new(other, b"1"), store.write_new(other, b"2")] == [True, False]
+    assert store.read_bytes(other) == b"1"
+    assert os.listdir(tmp_path / "b") == ["f"]
+
+
+def test_errors_show_no_password(tmp_path):
+    with pytest.raises(StoreError) as caught:
+        store.resolve("nosuch://KEY:a/b@bucket/t?token=hush")
+    assert "KEY:***@bucket" in str(caught.value)
+    assert "a/b" not in str(caught.value) + str(caught.value.uri)
+    assert "hush" not in str(caught.value) + str(caught.value.uri)
