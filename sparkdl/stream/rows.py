@@ -17,6 +17,7 @@ from sparkdl.stream.letters import struct_of
 SHARE = "__share__"  # in [0, 1), by a row's key
 ARRAY = "__array__"  # before a vector's name: it as an array
 PASSED = "__passed__"  # before a column's name: it as the sink keeps it
+EVENT = "__event__"  # before the place of an event's column, on its way: mapInArrow takes no name with a dot
 ROW = "__row__"  # an event as it came
 VERSION, OTHER_VERSION = "model_version", "other_version"
 
@@ -38,6 +39,12 @@ class Shape:
     def versions(self) -> tuple[str, ...]:
         """The columns that say which versions of the model scored a row."""
         return (VERSION,) if self.others is None else (VERSION, OTHER_VERSION)
+
+    def named(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """What ``for_workers`` gave, with the columns' own names."""
+        own = {f"{EVENT}{place}": name for place, name in enumerate(self.event)}
+        own |= {f"{ARRAY}{place}": ARRAY + name for place, name in enumerate(self.vectors)}
+        return pa.RecordBatch.from_arrays(batch.columns, names=[own.get(name, name) for name in batch.schema.names])
 
     def rows(self, batch: pa.RecordBatch) -> pa.StructArray:
         """The events as they came."""

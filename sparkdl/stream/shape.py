@@ -10,7 +10,7 @@ from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureErro
 from sparkdl.payloads import PARSED, UNPARSABLE
 from sparkdl.score.job import told_type
 from sparkdl.signature import quoted
-from sparkdl.stream.rows import ARRAY, PASSED, ROW, SHARE, Shape
+from sparkdl.stream.rows import ARRAY, EVENT, PASSED, ROW, SHARE, Shape
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,7 +36,7 @@ def check_types(events: DataFrame) -> None:
 
     _check_unique((name, f"column {number} of the events") for number, name in enumerate(events.columns, 1))
     for name in events.columns:
-        if name in (PARSED, UNPARSABLE, SHARE, ROW) or name.startswith((ARRAY, PASSED)):
+        if name in (PARSED, UNPARSABLE, SHARE, ROW) or name.startswith((ARRAY, EVENT, PASSED)):
             raise SignatureError(
                 f"the events have a column {name!r}, a name that scoring needs; rename or drop it",
                 column=name,
@@ -133,7 +133,8 @@ def row_schema(flat: DataFrame, shape: Shape, model: TorchModel) -> dict[str, An
 
 
 def for_workers(parsed: DataFrame, payload: Payload | None, shape: Shape, share_by: str | None) -> DataFrame:
-    """What the workers get: the events, what was parsed of them, vectors as arrays, and each row's share."""
+    """What the workers get: the events, what was parsed of them, vectors as arrays, and each row's share; names
+    are as ``Shape.named`` knows them."""
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as sf
 
@@ -142,7 +143,9 @@ def for_workers(parsed: DataFrame, payload: Payload | None, shape: Shape, share_
     def column(name: str) -> Any:  # a field of the payload may have the name of the payload's column, and is meant then
         return sf.col(f"{PARSED}.{quoted(name)}" if name in fields else quoted(name))
 
-    added = {ARRAY + name: vector_to_array(column(name)) for name in shape.vectors}
+    added = {f"{EVENT}{place}": sf.col(quoted(name)) for place, name in enumerate(shape.event)}
+    added |= {name: sf.col(name) for name in parsed.columns if name in (PARSED, UNPARSABLE)}
+    added |= {f"{ARRAY}{place}": vector_to_array(column(name)) for place, name in enumerate(shape.vectors)}
     if share_by is not None:
         added[SHARE] = sf.pmod(sf.xxhash64(column(share_by)), sf.lit(1_000_000)) / sf.lit(1_000_000.0)
-    return parsed.select("*", *(made.alias(name) for name, made in added.items())) if added else parsed
+    return parsed.select(*(made.alias(name) for name, made in added.items()))

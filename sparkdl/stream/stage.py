@@ -185,6 +185,7 @@ class _Work:
     def _readable(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """What could be parsed, as the sink and the model know it; runs in the scorer's thread."""
         for batch in batches:
+            batch = self.stage.shape.named(batch)
             self.rows += len(batch)
             if UNPARSABLE in batch.schema.names:
                 reasons = batch.column(batch.schema.get_field_index(UNPARSABLE))
