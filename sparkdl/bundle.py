@@ -218,9 +218,9 @@ class Bundle:
         told = drift.Reference.of(rows, self).to_json()
         return replace(self, training={**self.training, drift.KEY: told})
 
-    @property
+    @cached_property
     def reference(self) -> Reference | None:
-        """What drift is told against, or None. Raises BundleError if it cannot be understood."""
+        """What drift is told against, or None; None too, with a warning in the log, if it cannot be understood."""
         from sparkdl import drift
 
         return drift.Reference.in_bundle(self)

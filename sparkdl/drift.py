@@ -17,6 +17,7 @@ Sizes: K edges make K + 1 bins, up to and including the first edge, ..., above t
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ FLOOR = 1e-4  # the share of an empty bin, for which the logarithm has none; Evi
 NUMBERS_MOST, ROWS_LEAST = 500_000, 16  # of a batch, that are counted
 PREDICT_S = 1.0  # the model is slow if it takes longer: then fewer rows have predictions
 PREDICT_ROWS = 500
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,19 @@ class Reference:
     @classmethod
     def in_bundle(cls, bundle: Bundle) -> Reference | None:
         """The one that the bundle keeps, or None."""
-        told = bundle.training.get(KEY)
-        return None if told is None else cls.from_json(told)
+        return cls.understood(bundle.training.get(KEY))
+
+    @classmethod
+    def understood(cls, told: Any) -> Reference | None:
+        """What ``to_json`` gave, or None; None too, with a warning in the log, for anything else: a model scores without
+        a reference as well."""
+        if told is None:
+            return None
+        try:
+            return cls.from_json(told)
+        except BundleError as error:
+            logger.warning("drift is not told: %s", error)
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, about 1.5 kB a feature (0.4 kB where there are more than 64 of them). Edges are texts, for a
@@ -171,7 +184,7 @@ class Reference:
         try:
             features = {name: _from_json(one) for name, one in told["features"].items()}
             return cls(int(told["rows"]), features)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(f"the bundle's drift reference cannot be understood: {error!r}", uri=None) from error
 
     def counter(self, signature: Signature) -> Counter:

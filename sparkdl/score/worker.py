@@ -24,6 +24,7 @@ from sparkdl.score.predictor import Predictor
 from sparkdl.score.scoring import Scoring
 
 if TYPE_CHECKING:
+    from sparkdl.drift import Counter, Reference
     from sparkdl.score.scorer import Scorer
     from sparkdl.score.transfer import Arrays
 
@@ -31,6 +32,7 @@ Key = tuple[str, Scoring]
 logger = logging.getLogger(__name__)
 _lock = threading.RLock()  # of what is kept, which a thread of ``residence`` may drop
 _kept: dict[Key, Predictor] = {}
+_references: dict[str, Reference | None] = {}  # of models that are kept, once they are asked for
 _wanted: dict[str, tuple[frozenset[str], float]] = {}  # by stream: digests of models that stay, and when it said so
 _ahead: threading.Thread | None = None
 FORGET_S = 600.0
@@ -110,6 +112,21 @@ def reference(scorer: Scorer) -> Any:
         return next((made.reference for key, made in _kept.items() if key[0] == scorer.digest), None)
 
 
+def counter(scorer: Scorer) -> Counter | None:
+    """A new counter for the drift of the scorer's model; None if its bundle has no reference that can be understood, or
+    its model is not here."""
+    from sparkdl.drift import Reference
+
+    with _lock:
+        made = next((made for key, made in _kept.items() if key[0] == scorer.digest), None)
+        if made is None:
+            return None
+        if scorer.digest not in _references:
+            _references[scorer.digest] = Reference.understood(made.reference)
+        found = _references[scorer.digest]
+    return found.counter(scorer.signature) if found else None
+
+
 def _load_ahead(scorer: Scorer, key: Key) -> None:
     try:
         predictor = _made(scorer, key)
@@ -155,6 +172,7 @@ def _drop(is_done_with: Callable[[Key, Predictor], bool]) -> None:
         done = [key for key, predictor in _kept.items() if is_done_with(key, predictor)]
         for key in done:
             del _kept[key]
+            _references.pop(key[0], None)
         if done:
             gc.unfreeze()
             gc.collect()  # an exported program refers to itself, and would stay beside the next one

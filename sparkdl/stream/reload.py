@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sparkdl.errors import BundleIntegrityError, RegistryError
@@ -20,6 +21,7 @@ from sparkdl.registry.uri import ModelName
 ANSWER_S = 0.3  # a registry that answers later does so to a later batch
 WARM_S = 5.0  # so long a candidate waits for workers to have it
 AGAIN_S = 10.0  # between attempts to load from a store that cannot be read
+HANG_S = 60.0  # what takes longer to load and prove keeps no other version from being tried
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,14 @@ class _Versioned(Protocol):
 
 V = TypeVar("V", bound=_Versioned)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """To load and prove a version. since: by ``time.monotonic``."""
+
+    number: int
+    since: float
 
 
 class Reload(Generic[V]):
@@ -49,7 +59,7 @@ class Reload(Generic[V]):
         self._silence: str | None = None  # why the registry does not say what the alias names
         self._lock = threading.Lock()  # of what follows, which the thread that loads changes
         self._wanted: int | None = None
-        self._loading = False
+        self._loading: _Attempt | None = None
         self._candidate: V | None = None
         self._take_at = 0.0
         self._again_at = 0.0
@@ -124,13 +134,26 @@ class Reload(Generic[V]):
                 self._candidate = None
                 return candidate
             is_known = running.version == str(wanted) or wanted == self._avoided or candidate is not None
-            if not is_known and not self._loading and now >= self._again_at:
-                self._loading = True
-                in_thread(lambda: self._prove(wanted, running), "sparkdl-candidate")
+            if not is_known and self._is_free(wanted, now) and now >= self._again_at:
+                attempt = self._loading = _Attempt(wanted, now)
+                in_thread(lambda: self._prove(attempt, running), "sparkdl-candidate")
             return running
 
-    def _prove(self, number: int, running: V) -> None:
+    def _is_free(self, wanted: int, now: float) -> bool:
+        """Whether the version may be tried now: nothing is loading, or another one that hangs. It itself is not tried
+        again while it hangs, for the second attempt would hang too."""
+        if self._loading is None:
+            return True
+        if now - self._loading.since <= HANG_S:
+            return False
+        if self._loading.number == wanted and self._unread is None:
+            self._unread = f"version {wanted} is not loaded and proven after {HANG_S:.0f} s"
+            logger.warning("%s: %s; what runs goes on", self.named, self._unread)
+        return self._loading.number != wanted
+
+    def _prove(self, attempt: _Attempt, running: V) -> None:
         """In a thread: the version becomes the candidate, is refused, or is tried again later."""
+        number = attempt.number
         found: V | None = None
         unread: str | None = None
         reason: str | None = None
@@ -141,7 +164,9 @@ class Reload(Generic[V]):
             told = f"{type(error).__name__}: {error}"
             unread, reason = (told, None) if _is_unread(error) else (None, told)
         with self._lock:
-            self._loading = False
+            if attempt is not self._loading:
+                return  # it hung, and another one was begun
+            self._loading = None
             if number != self._wanted:
                 return  # the alias has moved on meanwhile
             self._unread = unread

@@ -5,6 +5,7 @@ A model of a registry follows its alias: see ``reload``. Any other has one versi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sparkdl.registry.registry import Registry
 
 DIGITS = 12  # of a digest, as a version's name
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,15 @@ class Models:
             return {"uri": shown(store.absolute(os.fspath(self._model)))}
         return {"digest": _bundle_of(self._model).digest}
 
-    def first(self) -> Served:
-        """The version to start with, loaded now. Raises RegistryError, BundleError, InvalidParamError."""
+    def first(self, version: str | None = None) -> Served:
+        """The version to start with, loaded now. Raises RegistryError, BundleError, InvalidParamError.
+
+        version: that of the last batch of an earlier run. A model that follows an alias starts with it, if it is still
+        there and loads: what the alias names now has to prove itself as in a stream that runs, and what was refused
+        there is not served after a restart.
+        """
         if self._reload is not None:
-            self._served = self._of_registry(self._reload.resolved())
+            self._served = self._again(version) or self._of_registry(self._reload.resolved())
         else:
             given = self._model
             is_uri = isinstance(given, (str, os.PathLike))
@@ -169,6 +176,22 @@ class Models:
         """Why the registry cannot be asked or read now; None if it can."""
         return self._reload.trouble if self._reload is not None else None
 
+    def _again(self, version: str | None) -> Served | None:
+        """The version with which an earlier run ended; None if there is none, or it is not to be had."""
+        assert self._reload is not None  # for mypy
+        if self._reload.named.version is not None or version is None or not version.isdecimal():
+            return None
+        try:
+            return self._of_registry(self._reload.resolved(version))
+        except (RegistryError, BundleError) as error:
+            logger.warning(
+                "%s starts with what it names now, for version %s, with which the stream ended, is not to be had: %s",
+                self._reload.named,
+                version,
+                error,
+            )
+            return None
+
     def _of_registry(self, number: int) -> Served:
         assert self._reload is not None  # for mypy
         bundle = self._reload.registry.load(self._reload.named.name, number, trusted=self._trusted)
@@ -225,5 +248,5 @@ def _gone(version: str, why: str) -> StreamError:
     return StreamError(
         f"a batch of this checkpoint was begun with version {version!r} of the model, and must be ended with it: {why}. "
         "Put that version back where it was, or give the model that the stream was begun with",
-        checkpoint="",
+        checkpoint=None,
     )

@@ -3,6 +3,7 @@
 import decimal
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -192,18 +193,29 @@ def test_size_in_the_manifest_is_small():
         assert len(json.dumps(told, indent=2)) < most
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        None, {}, {"rows": 1}, {"rows": 1, "features": {"x": {}}}, {"rows": "x", "features": {}},
-        {"rows": 1, "features": {"x": {"edges": "2 1", "dtype": "float32", "counts": "0 0 0 1", "by_value": False}}},
-        {"rows": 1, "features": {"x": {"edges": "1 2", "dtype": "object", "counts": "0 0 0 1", "by_value": False}}},
-        {"rows": 1, "features": {"x": {"edges": "1 2", "dtype": "float32", "counts": "0 0 1", "by_value": False}}},
-    ],
+NO_REFERENCES = (
+    {}, [], "x", {"rows": 1}, {"rows": 1, "features": {"x": {}}}, {"rows": "x", "features": {}},
+    {"rows": float("inf"), "features": {}},
+    {"rows": 1, "features": {"x": {"edges": "2 1", "dtype": "float32", "counts": "0 0 0 1", "by_value": False}}},
+    {"rows": 1, "features": {"x": {"edges": "1 2", "dtype": "object", "counts": "0 0 0 1", "by_value": False}}},
+    {"rows": 1, "features": {"x": {"edges": "1 2", "dtype": "float32", "counts": "0 0 1", "by_value": False}}},
+    {"rows": 1, "features": {"x": {"edges": "1", "dtype": "float32", "counts": f"0 0 {10**30}", "by_value": False}}},
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [None, *NO_REFERENCES])
 def test_what_is_no_reference_is_refused(told):
     with pytest.raises(BundleError, match="drift reference"):
         Reference.from_json(told)
+
+
+@pytest.mark.parametrize("told", NO_REFERENCES)
+def test_a_bundle_with_what_is_no_reference_has_none_and_says_so_once(bundle, told, caplog):
+    broken = replace(bundle, training={"reference": told})
+    assert broken.reference is None
+    assert broken.reference is None
+    assert Reference.in_bundle(bundle) is bundle.reference is None
+    assert caplog.text.count("drift is not told: the bundle's drift reference cannot be understood") == 1
 
 
 def test_bad_rows_for_a_reference(bundle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -296,3 +297,29 @@ def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkey
     monkeypatch.setattr(worker, "FORGET_S", 0.0)  # of the first stream nothing more is heard
     worker.keep("another", [third.digest])
     assert worker.loaded() == [third.digest]
+
+
+def test_a_worker_counts_drift_if_the_bundle_has_a_reference_that_can_be_understood(monkeypatch, caplog):
+    monkeypatch.setattr(worker, "_kept", {})
+    monkeypatch.setattr(worker, "_references", {})
+    plain = Bundle.from_module(Reciprocal(), Signature((X,)))
+    x = pa.RecordBatch.from_arrays([pa.array([2.0, 4.0])], ["x"])
+
+    def counted(bundle):
+        score = Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(), False)
+        assert worker.counter(score) is None  # its model is not here yet
+        ((_, scored),) = score.score([x])
+        made = worker.counter(score), worker.counter(score)
+        if made[0] is None:
+            return made[1]
+        made[0].add(x, scored.outputs)
+        assert made[0].counts["x"] != made[1].counts["x"] == [0] * len(made[1].counts["x"])  # each task has its own
+        return sum(made[0].counts["x"])
+
+    assert counted(plain) is None
+    assert counted(plain.with_reference(pa.table({"x": [1.0, 2.0, 3.0]}))) == 2
+    assert "drift is not told" not in caplog.text
+    assert counted(replace(plain, training={"reference": {"rows": "many"}})) is None
+    assert caplog.text.count("drift is not told") == 1
+    worker.keep("one", [])
+    assert worker._references == {}

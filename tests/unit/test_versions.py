@@ -178,7 +178,7 @@ def test_what_is_loaded_when_the_alias_has_moved_on_is_not_taken(registry, monke
     registry.set_alias("fraud", "champion", 1)
     models.now()
     may_load.set()
-    until(models, lambda: not models._reload._loading)
+    until(models, lambda: models._reload._loading is None)
     assert models.candidate is None
     assert models.now().version == "1"
 
@@ -247,6 +247,42 @@ def test_a_version_that_is_gone_is_said_so(registry, tmp_path):
     with pytest.raises(StreamError, match="Put that version back where it was") as caught:
         models.at("2")
     assert isinstance(caught.value.__cause__, BundleNotFoundError)
+    assert caught.value.checkpoint is None
+
+
+# a restart
+
+
+def test_what_was_refused_is_not_served_after_a_restart(registry):
+    number = published(registry, bundled(Scaled(np.nan)))
+    models = Models("registry://fraud", registry=registry)
+    assert models.first("1").version == "1"
+    told = {}
+    until(models, lambda: told.update(models.refusals()) or told)
+    assert "output 'y' is nan" in told[number]
+    assert models.now().version == "1"
+    registry.set_alias("fraud", "champion", 2)
+    until(models, lambda: models.candidate is not None)
+    models.warmed([models.candidate.digest])
+    assert models.now().version == "2"
+
+
+@pytest.mark.parametrize("version", [None, "9", "0123456789ab", "champion", "-1", "", "²"])
+def test_without_the_version_that_it_ended_with_a_stream_starts_with_the_alias_s(registry, version):
+    registry.set_alias("fraud", "champion", 3)
+    assert Models("registry://fraud", registry=registry).first(version).version == "3"
+
+
+def test_a_version_that_does_not_load_any_more_is_not_what_a_restart_begins_with(registry, tmp_path, caplog):
+    place = tmp_path / "registry/bundles"
+    (place / registry.versions("fraud")[1].digest / "weights.safetensors").write_bytes(b"other")
+    assert Models("registry://fraud", registry=registry).first("2").version == "1"
+    assert "starts with what it names now, for version 2, with which the stream ended, is not to be had" in caplog.text
+
+
+def test_a_version_that_is_asked_for_by_number_is_the_one_after_a_restart_too(registry, good):
+    assert Models("registry://fraud/3", registry=registry).first("1").version == "3"
+    assert Models(good[0]).first("1").version == good[0].digest[:12]
 
 
 # what is refused
@@ -496,6 +532,49 @@ def test_a_bundle_that_cannot_be_read_now_is_tried_again(registry, monkeypatch, 
     assert models.trouble is None
     assert models.refusals() == {}
     assert "version 2 of registry://fraud@champion cannot be read" in caplog.text
+
+
+def test_a_load_that_hangs_is_told_and_keeps_no_other_version_away(registry, monkeypatch, caplog):
+    models = Models("registry://fraud", registry=registry)
+    models.first()
+    may_load, loads, load = threading.Event(), [], registry.load
+
+    def loading(name, number, **how):
+        loads.append(number)
+        assert number != 2 or may_load.wait(30)
+        return load(name, number, **how)
+
+    monkeypatch.setattr(registry, "load", loading)
+    monkeypatch.setattr(reload, "HANG_S", 0.2)
+    registry.set_alias("fraud", "champion", 2)
+    models.now()
+    assert models.trouble is None
+    until(models, lambda: models.trouble is not None)
+    assert models.trouble == "version 2 is not loaded and proven after 0 s"
+    for _ in range(20):
+        models.now()
+    assert loads == [2]  # it itself is not tried again meanwhile
+    assert caplog.text.count("version 2 is not loaded and proven") == 1
+    registry.set_alias("fraud", "champion", 3)
+    until(models, lambda: models.candidate is not None)
+    assert (models.candidate.version, models.trouble, loads) == ("3", None, [2, 3])
+    may_load.set()
+    for _ in range(20):
+        models.now()
+    assert models.candidate.version == "3"
+
+
+def test_a_load_that_hung_and_ends_after_all_is_taken(registry, monkeypatch):
+    models = Models("registry://fraud", registry=registry)
+    models.first()
+    may_load, load = threading.Event(), registry.load
+    monkeypatch.setattr(registry, "load", lambda *args, **how: may_load.wait(30) and load(*args, **how))
+    monkeypatch.setattr(reload, "HANG_S", 0.05)
+    registry.set_alias("fraud", "champion", 2)
+    until(models, lambda: models.trouble is not None)
+    may_load.set()
+    until(models, lambda: models.candidate is not None)
+    assert (models.candidate.version, models.trouble) == ("2", None)
 
 
 # bad input
