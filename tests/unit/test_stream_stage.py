@@ -253,7 +253,7 @@ def test_the_next_model_is_loaded_ahead_and_rows_are_given_back_to_prove_it(tmp_
     assert TWO.digest in worker.loaded()
 
 
-@pytest.mark.parametrize(("width", "rows"), [(4, SAMPLE_ROWS), (SAMPLE_BYTES // 16 - 8, 4), (SAMPLE_BYTES, 1)])
+@pytest.mark.parametrize(("width", "rows"), [(4, SAMPLE_ROWS), (SAMPLE_BYTES // 20, 4), (SAMPLE_BYTES, 1)])
 def test_what_is_given_back_is_small(width, rows):
     wide = pa.array([[float(number)] * width for number in range(80)], pa.list_(pa.float32()))
     content = sampled(pa.RecordBatch.from_arrays([wide], names=["w"]), np.arange(2, 80))
