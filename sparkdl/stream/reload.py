@@ -19,7 +19,7 @@ from sparkdl.registry.registry import Registry
 from sparkdl.registry.uri import ModelName
 
 ANSWER_S = 0.3  # a registry that answers later does so to a later batch
-WARM_S = 5.0  # so long a candidate waits for workers to have it
+WARM_S = 10.0  # so long a candidate waits for workers to have it
 AGAIN_S = 10.0  # between attempts to load from a store that cannot be read
 HANG_S = 60.0  # what takes longer to load and prove keeps no other version from being tried
 logger = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ class _Attempt:
 
 class Reload(Generic[V]):
     """load: the version of a number. objection: why the second may not take over from the first, or None. Both are called
-    in a thread; whatever they raise refuses the version, but for a store that cannot be read, which is asked again."""
+    in a thread; whatever they raise refuses the version, but for a store that cannot be read, which is asked again.
+    ready: called in that thread with a version that is proven, before it is the candidate; if it raises, it is tried again.
+    """
 
     def __init__(
         self,
@@ -52,9 +54,10 @@ class Reload(Generic[V]):
         named: ModelName,
         load: Callable[[int], V],
         objection: Callable[[V, V], str | None],
+        ready: Callable[[V], None],
     ) -> None:
         self.registry, self.named = registry, named
-        self._load, self._objection = load, objection
+        self._load, self._objection, self._ready = load, objection, ready
         self._asking: Future[int] | None = None
         self._silence: str | None = None  # why the registry does not say what the alias names
         self._lock = threading.Lock()  # of what follows, which the thread that loads changes
@@ -163,6 +166,11 @@ class Reload(Generic[V]):
         except Exception as error:  # whatever reading and loading raise: the stream goes on
             told = f"{type(error).__name__}: {error}"
             unread, reason = (told, None) if _is_unread(error) else (None, told)
+        if found is not None and unread is None and reason is None:
+            try:
+                self._ready(found)
+            except Exception as error:  # Py4J's and PySpark's errors share no base, and say nothing of the version
+                unread = f"it cannot be sent to the workers: {type(error).__name__}: {error}"
         with self._lock:
             if attempt is not self._loading:
                 return  # it hung, and another one was begun

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class Models:
 
     model: a TorchModel, a Bundle, the URI of one, or a registry URI, out of ``registry`` or the default one.
     settings: Params of the TorchModel; every version gets them, and those of a TorchModel that was given.
+    ship (attribute): sends a version to the workers. It is called in a thread with what has been proven, before that is
+    the candidate, so that the next batch already finds it there.
 
     Raises InvalidParamError for what is no model or no Param, RegistryError for a registry URI that is none.
     """
@@ -76,7 +78,8 @@ class Models:
         if registry_uri.is_registry_uri(model):
             named = registry_uri.parse(str(model))
             found = registry if registry is not None else registry_uri.default(spark)
-            self._reload = Reload(found, named, self._of_registry, self._objection)
+            self._reload = Reload(found, named, self._of_registry, self._objection, self._ready)
+        self.ship: Callable[[Served], object] | None = None
         self._served: Served | None = None
         self._other: Served | None = None  # of a replay
         self._canary: pa.RecordBatch | None = None
@@ -199,6 +202,10 @@ class Models:
 
     def _objection(self, running: Served, new: Served) -> str | None:
         return proving.objection(new.model.bundle, running.model.bundle, new.model.scoring, self._canary)
+
+    def _ready(self, new: Served) -> None:
+        if self.ship is not None:
+            self.ship(new)
 
     def _dressed(self, bundle: Bundle) -> TorchModel:
         """The model of a bundle with the Params that were asked for."""

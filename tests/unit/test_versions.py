@@ -140,6 +140,27 @@ def test_a_new_version_takes_over_once_workers_have_it(registry):
     np.testing.assert_array_equal(models.now().model.bundle.predict({"x": [[1.0, 2.0]]})["y"], [6.0])
 
 
+def test_a_candidate_is_on_its_way_to_the_workers_before_it_is_one(registry, monkeypatch):
+    monkeypatch.setattr(reload, "AGAIN_S", 0.05)
+    models = Models("registry://fraud", registry=registry)
+    models.first()
+    shipped, is_down = [], [True]
+
+    def ship(served):
+        assert models.candidate is None
+        if is_down:
+            raise RuntimeError("the cluster is away")
+        shipped.append(served.version)
+
+    models.ship = ship
+    registry.set_alias("fraud", "champion", 2)
+    until(models, lambda: models.trouble is not None)
+    assert "cannot be sent to the workers: RuntimeError: the cluster is away" in models.trouble
+    is_down.clear()
+    until(models, lambda: models.candidate is not None)
+    assert (shipped, models.trouble, models.refusals()) == (["2"], None, {})
+
+
 def test_workers_that_tell_nothing_are_waited_for_a_while_only(registry, monkeypatch):
     monkeypatch.setattr(reload, "WARM_S", 0.2)
     models = Models("registry://fraud", registry=registry)
