@@ -26,7 +26,6 @@ from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 PARSED, UNPARSABLE = "__parsed__", "__unparsable__"
 SHOWN = 100  # characters of a record in a reason
@@ -230,13 +229,6 @@ def parse(events: DataFrame, payload: Payload) -> DataFrame:
         f.when(fine, fields).alias(PARSED),
         f.when(fine, None).otherwise(whole).alias(UNPARSABLE),
     )
-
-
-def fields(spark: SparkSession, payload: Payload) -> StructType:
-    """What ``parse`` makes of a record. Raises as ``parse`` does; no job runs."""
-    empty = spark.createDataFrame([], f"{quoted(payload.column)} binary")
-    parsed: Any = parse(empty, payload).schema[PARSED].dataType
-    return parsed
 
 
 def _check_column(events: DataFrame, payload: Payload) -> None:

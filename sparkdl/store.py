@@ -82,7 +82,12 @@ def size(uri: str) -> int:
 def names(uri: str) -> list[str]:
     """What is in a folder, by name; nothing if there is no such folder."""
     filesystem, path = resolve(uri)
-    return [info.base_name for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))]
+    selector = fs.FileSelector(path, allow_not_found=True)
+    try:
+        found = filesystem.get_file_info(selector)
+    except FileNotFoundError:  # pyarrow's word on a folder that was made while it looked
+        found = filesystem.get_file_info(selector)
+    return [info.base_name for info in found]
 
 
 def read_bytes(uri: str) -> bytes:

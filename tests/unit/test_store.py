@@ -245,3 +245,11 @@ def test_errors_show_no_password(tmp_path):
     assert "KEY:***@bucket" in str(caught.value)
     assert "a/b" not in str(caught.value) + str(caught.value.uri)
     assert "hush" not in str(caught.value) + str(caught.value.uri)
+
+
+def test_a_folder_that_is_made_while_it_is_listed(tmp_path):
+    folders = [tmp_path / str(i) for i in range(3000)]
+    with ThreadPoolExecutor(2) as pool:
+        made = pool.submit(lambda: [os.mkdir(folder) for folder in folders])
+        assert list(pool.map(lambda folder: store.names(str(folder)), folders)) == [[]] * 3000
+        made.result()
