@@ -176,6 +176,8 @@ def _drop(is_done_with: Callable[[Key, Predictor], bool]) -> None:
         if done:
             gc.unfreeze()
             gc.collect()  # an exported program refers to itself, and would stay beside the next one
+            if _kept:
+                _freeze()
 
 
 def _drop_from(device: torch.device) -> None:

@@ -323,3 +323,22 @@ def test_a_worker_counts_drift_if_the_bundle_has_a_reference_that_can_be_underst
     assert caplog.text.count("drift is not told") == 1
     worker.keep("one", [])
     assert worker._references == {}
+
+
+def test_what_stays_is_passed_over_by_the_garbage_collector_after_another_has_gone(monkeypatch):
+    import gc
+
+    monkeypatch.setattr(worker, "_kept", {})
+    monkeypatch.setattr(worker, "_wanted", {})
+    monkeypatch.setattr(worker, "_freeze", gc.freeze)  # as in a task
+    x = pa.RecordBatch.from_arrays([pa.array([2.0])], ["x"])
+    first, second = scorer(Reciprocal(), X), scorer(nn.Identity(), X)
+    try:
+        worker.keep("one", [first.digest, second.digest])
+        list(first.score([x]))
+        list(second.score([x]))
+        worker.keep("one", [second.digest])
+        assert worker.loaded() == [second.digest]
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
