@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkdl.errors import RegistryError, did_you_mean
-from sparkdl.store import shown as shown  # for who looks for it here
 
 CHAMPION = "champion"
 RESERVED = ("bundles",)  # the folder beside those of the names

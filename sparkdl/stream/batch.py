@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparkdl import session, store
+from sparkdl import session
 from sparkdl.errors import DataError, SparkdlError, StreamError
 from sparkdl.score import scan
 from sparkdl.score.scorer import Scorer
@@ -85,7 +85,7 @@ class MicroBatches:
             self.error = error
             raise
         except Exception as error:  # Py4J's and PySpark's errors share no base
-            self.error = _explained(error, batch, self.records.checkpoint)
+            self.error = _explained(error, batch, self.records)
             raise self.error from error
         self._done += 1
 
@@ -95,6 +95,7 @@ class MicroBatches:
         record = self.records.begun(batch)
         replayed = record is not None
         if record is None:
+            self.records.sweep(batch)
             record = self._begin(batch)
             self.records.write(record)
         counts: Mapping[str, list[int]] = {}
@@ -145,7 +146,7 @@ class MicroBatches:
             self.rows.place(folder, spark),
             self.dead.place(dead, spark) if self.dead and dead else None,
             self._ahead(spark),
-            sample=self._done % _SAMPLE_EVERY == 0,
+            sample=self.models.canary is None or self._done % _SAMPLE_EVERY == 0,
         )
         tasks = [(json.loads(row.told), row.sample) for row in df.mapInArrow(stage, TOLD).collect()]
         told = [task for task, _ in tasks]
@@ -169,8 +170,6 @@ class MicroBatches:
             if target is None or staged is None:
                 continue
             target.sink.commit(spark, staged)
-            if staged.folder.startswith(self.records.scratch):
-                store.delete(staged.folder)
             if self._done == 0:  # what attempts of an earlier process left
                 target.sink.swept(self.records.query, record.batch)
         if record.batch % 10 == 0:
@@ -187,12 +186,13 @@ class MicroBatches:
         """The next model's, once it is on its way to the workers."""
         candidates = (models.candidate for models in (self.models, self.challengers) if models)
         ships = [self._ship(spark, candidate) for candidate in candidates if candidate]
-        return next((ship.result() for ship in ships if ship.done()), None)
+        return next((ship.result() for ship in ships if ship.done() and ship.exception() is None), None)
 
     def _ship(self, spark: SparkSession, served: Served) -> Future[Scorer]:
         """Send the bundle to the workers, in a thread: a broadcast of a large one takes longer than a batch."""
-        digest = served.model.bundle.digest
-        if digest not in self._shipped:
+        digest = served.digest
+        failed = digest in self._shipped and self._shipped[digest].done() and self._shipped[digest].exception()
+        if digest not in self._shipped or failed:
             scoring = replace(served.model.scoring, invalid="error" if self.on_bad(served) == "error" else "keep")
             self._shipped[digest] = self._shipping.submit(scorer_of, spark, served.model.bundle, scoring)
             while len(self._shipped) > 4:
@@ -230,6 +230,7 @@ def _summed(told: list[dict[str, Any]]) -> dict[str, Any]:
             for what, part in (("agreement", "equal"), ("distance", "distance"))
             if (rows := compared.get(f"{name}.rows", 0))
         },
+        "challenger_failed": next((task["challenger_failed"] for task in told if task.get("challenger_failed")), None),
         "files": len(files),
         "nbytes": sum(size for _, _, size in files),
     }
@@ -243,7 +244,7 @@ def _counts(told: list[dict[str, Any]]) -> dict[str, list[int]]:
     return {name: counts.tolist() for name, counts in added.items()}
 
 
-def _explained(error: Exception, batch: int, checkpoint: str) -> SparkdlError:
+def _explained(error: Exception, batch: int, records: Records) -> SparkdlError:
     """What broke a batch off, as an error of ours."""
     try:
         session.raise_if_worker_lacks(error)
@@ -254,6 +255,14 @@ def _explained(error: Exception, batch: int, checkpoint: str) -> SparkdlError:
         return DataError(f"batch {batch}: {refused}", **dict.fromkeys(scan.UNKNOWN))
     ours = re.findall(r"^sparkdl\.errors\.(\w+: .+)$", str(error), re.MULTILINE)
     what = ours[-1] if ours else f"\n{scan.last_lines(error)}"
+    record = records.begun(batch)
+    remedy = ""
+    if record is not None and record.rows is None:
+        remedy = (
+            f"\nIt was begun with version {record.version} of the model. If that is what is wrong: name another one "
+            f"(move the alias) and remove {records.path(batch)!r}; nothing of the batch is in the sink"
+        )
     return StreamError(
-        f"batch {batch} failed, and will be done when the query starts again: {what}", checkpoint=checkpoint
+        f"batch {batch} failed, and will be done when the query starts again: {what}{remedy}",
+        checkpoint=records.checkpoint,
     )

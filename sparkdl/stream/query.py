@@ -116,13 +116,20 @@ class ScoreQuery:
 
     def _watch(self) -> None:
         """In a thread, from the start to the end: whoever looks away, the end is told and the checkpoint let go."""
-        while self._wait():
-            pass
-        self._error = self._found_error()
-        self._batches.close()
-        self._told.ended(self._error)
-        self._held.close()
-        self._ended.set()
+        try:
+            while self._wait():
+                pass
+            self._error = self._found_error()
+        except Exception as error:  # of Spark's, of the events' function: nobody else would hear of it
+            self._error = _as_stream_error(error, self._batches.records.checkpoint)
+            self.query.stop()
+        finally:
+            try:
+                self._batches.close()
+                self._told.ended(self._error)
+            finally:
+                self._held.close()
+                self._ended.set()
 
     def _wait(self) -> bool:
         """Until the query ends, or another number of rows a batch suits better; True if it runs again with that."""
@@ -140,6 +147,8 @@ class ScoreQuery:
                 return False
             self._batches.stopping = True
             self._stop_between_batches()
+            if self._batches.error is not None:
+                return False
             self._batches.stopping = self._batches.refused_to_begin = False
             self.query = self._launch(self._bound.take())
         return True
@@ -151,13 +160,17 @@ class ScoreQuery:
             self._told.progress(as_json(progress))
 
     def _found_error(self) -> SparkdlError | None:
-        if self._batches.stopping:
-            return None
+        """What ended the query: a batch that failed, or something in Spark; not that it was told to stop."""
+        if self._batches.error is not None or self._batches.stopping:
+            return self._batches.error
         error = self.query.exception()
-        return error and (
-            self._batches.error
-            or StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=self._batches.records.checkpoint)
-        )
+        return error and _as_stream_error(error, self._batches.records.checkpoint)
+
+
+def _as_stream_error(error: Exception, checkpoint: str) -> SparkdlError:
+    if isinstance(error, SparkdlError):
+        return error
+    return StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=checkpoint)
 
 
 def as_json(progress: Any) -> dict[str, Any]:

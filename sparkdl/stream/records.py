@@ -27,6 +27,7 @@ from sparkdl.sinks.sink import Staged
 FOLDER = "sparkdl"
 KEPT = 100  # batches, as Spark keeps its own (spark.sql.streaming.minBatchesToRetain)
 _FORMAT = 1
+_held: set[str] = set()  # by this process, where there are no locks
 _REMEDIES = {
     "offsets": "write the text kept as 'offsets' in {record} into it, and remove its .crc file, if it has one; if {record} is "
     "not there, the batch had not begun: remove {path} and its .crc",
@@ -104,12 +105,29 @@ class Records:
 
     @property
     def scratch(self) -> str:
-        """A folder for files that are not a sink's own."""
+        """A folder for files that are not a sink's own, in folders ``N-…`` of batch N."""
         return store.join(self.checkpoint, FOLDER, "staged")
+
+    def sweep(self, batch: int) -> None:
+        """This batch has not begun, so those before it are done: remove their files, and what attempts left."""
+        for name in store.names(self.scratch):
+            if int(name.split("-")[0]) <= batch:
+                store.delete(store.join(self.scratch, name))
+
+    def path(self, batch: int) -> str:
+        """The URI of a batch's record."""
+        return store.join(self.checkpoint, self._path(batch))
 
     @staticmethod
     def _path(batch: int) -> str:
         return f"{FOLDER}/batches/{batch}.json"
+
+
+def last_version(checkpoint: str) -> str | None:
+    """The version of the model by which the last batch was begun, or None."""
+    for last in _last(checkpoint, f"{FOLDER}/batches"):
+        return str(_read(checkpoint, f"{FOLDER}/batches/{last}")["version"])
+    return None
 
 
 def opened(checkpoint: str, identity: Mapping[str, Any]) -> Records:
@@ -169,12 +187,14 @@ def locked(checkpoint: str) -> Iterator[None]:
                 raise busy from None
             yield
         return
-    if lease.is_held(folder):
+    if folder in _held or lease.is_held(folder):
         raise busy
-    lease.claim(folder)
+    _held.add(folder)
     try:
+        lease.claim(folder)
         yield
     finally:
+        _held.discard(folder)
         lease.release(folder)
 
 

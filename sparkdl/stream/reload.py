@@ -74,6 +74,18 @@ class Reload(Generic[V]):
         """The number that the alias names now, or that of ``version`` if it is there. Raises RegistryError."""
         return self.registry.resolve(self.named.name, self.named.at if version is None else version)
 
+    def settled(self, before: V) -> V:
+        """What a run starts with: the version that the alias names, if it is proven now; else ``before``, with which the
+        run before this one ended. Waits for it: a run of one batch is to have the version that was named before it."""
+        number = self.resolved()
+        if self.named.version is not None or before.version == str(number):
+            return before
+        self._wanted, self._loading = number, _Attempt(number, time.monotonic())
+        self._prove(self._loading, before)
+        with self._lock:
+            found, self._candidate = self._candidate, None
+        return before if found is None else found
+
     def next(self, running: V) -> V:
         """What runs from now on: the candidate if it is to take over, else ``running``."""
         if self.named.version is not None:

@@ -20,6 +20,7 @@ class BatchReport:
     ``nbytes`` and ``files``.
     counts: of values between the edges of the bundle's drift reference, by feature; see ``sparkdl.drift``. compared: how champion
     and challenger differ (``agreement`` or ``difference``), if there are two.
+    challenger_failed: why the challenger scored none, or not all, of the batch; None: it did.
     refused: versions of the model that were refused since the last batch, with the reason.
     """
 
@@ -37,6 +38,7 @@ class BatchReport:
     nbytes: int = 0
     counts: Mapping[str, list[int]] = field(default_factory=dict)
     compared: Mapping[str, float] = field(default_factory=dict)
+    challenger_failed: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property

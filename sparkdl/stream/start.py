@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -92,11 +93,12 @@ def score_stream(
     first: Any = bounded(bound.rows) if bounded and bound else events
     _check_stream(first, outputMode)
     sink, dead_sink = _sinks(sink, deadLetter)
+    _check_apart(sink, dead_sink, checkpoint)
     _check_share(share, shareBy, challenger)
     check_types(first)
     spark = first.sparkSession
     models = Models(model, registry=registry, spark=spark, trusted=trusted, settings=settings)
-    served = models.first().model
+    served = models.first(records.last_version(checkpoint)).model
     challengers = None
     if challenger is not None:
         challengers = Models(challenger, registry=registry, spark=spark, trusted=trusted, settings=settings)
@@ -131,7 +133,11 @@ def score_stream(
             writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
             return _started(spark, writer.queryName(name) if name else writer, checkpoint)
 
-        return ScoreQuery(launch, batches, told, bound, held)
+        try:
+            return ScoreQuery(launch, batches, told, bound, held)
+        except BaseException as error:
+            told.ended(error)
+            raise
     except BaseException:
         held.close()
         raise
@@ -214,9 +220,18 @@ def _sinks(sink: Any, dead: Any) -> tuple[Sink, Sink | None]:
         raise InvalidParamError(
             f"'deadLetter' must be the URI of a table, or a sink (got {dead!r})", param="deadLetter", value=dead
         )
-    if dead is not None and dead.identity == sink.identity:
-        raise SinkError(f"dead letters and scored rows both go to {sink!r}; name another deadLetter", sink=repr(sink))
     return sink, dead
+
+
+def _check_apart(sink: Sink, dead: Sink | None, checkpoint: str) -> None:
+    """Raise SinkError if two of the query's folders lie in one another: a reader of one would find the other's files."""
+    places = {"sink": sink.place, "deadLetter": dead.place if dead else None, "checkpoint": checkpoint}
+    for (what, place), (other, where) in itertools.combinations(places.items(), 2):
+        if place is not None and where is not None and store.overlap(place, where):
+            raise SinkError(
+                f"{what!r}, {place!r}, and {other!r}, {where!r}, lie in one another; choose another place for one of them",
+                sink=repr(sink),
+            )
 
 
 def _check_share(share: Any, share_by: str | None, challenger: Any) -> None:

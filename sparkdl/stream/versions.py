@@ -25,7 +25,6 @@ from sparkdl.errors import (
     did_you_mean,
 )
 from sparkdl.registry import uri as registry_uri
-from sparkdl.registry.records import shown
 from sparkdl.stream import proving
 from sparkdl.stream.reload import Reload
 
@@ -91,18 +90,18 @@ class Models:
         if self._reload is not None:
             return {"registry": self._reload.registry.uri, "name": self._reload.named.name}
         if isinstance(self._model, (str, os.PathLike)):
-            return {"uri": shown(store.absolute(os.fspath(self._model)))}
+            return {"uri": store.shown(store.absolute(os.fspath(self._model)))}
         return {"digest": _bundle_of(self._model).digest}
 
     def first(self, version: str | None = None) -> Served:
         """The version to start with, loaded now. Raises RegistryError, BundleError, InvalidParamError.
 
-        version: that of the last batch of an earlier run. A model that follows an alias starts with it, if it is still
-        there and loads: what the alias names now has to prove itself as in a stream that runs, and what was refused
-        there is not served after a restart.
+        version: that of the last batch of an earlier run. What the alias names now has to prove itself beside it, as in a
+        stream that runs, and else that one goes on: what was refused is not served after a restart.
         """
         if self._reload is not None:
-            self._served = self._again(version) or self._of_registry(self._reload.resolved())
+            before = self._again(version)
+            self._served = self._reload.settled(before) if before else self._of_registry(self._reload.resolved())
         else:
             given = self._model
             is_uri = isinstance(given, (str, os.PathLike))

@@ -217,6 +217,76 @@ def test_a_batch_that_was_cut_off_at_its_commit_is_ended_with_its_own_version(sp
     assert [letter["row"]["id"] for letter in place.rows(place.dead)] == [1]
 
 
+def test_a_function_that_was_called_is_called_again_with_the_same_rows(spark, place, registry):
+    """The query ends between the two commits; the source then has other rows, and the alias another version."""
+    seen = []
+
+    def keep(df, batch_id):
+        seen.append((batch_id, sorted((row.id, row.prediction) for row in df.collect())))
+
+    place.put([0, 1], [[0.0, 1.0], None])
+    named = {"sink": sparkdl.sinks.foreach(keep), "registry": registry}
+    with pytest.raises(StreamError, match="the disk is full"):
+        place.run(spark, "registry://m@champion", deadLetter=Interrupted(place.dead, "before"), **named)
+    registry.set_alias("m", "champion", 2)
+    place.put([5])
+    place.run(spark, "registry://m@champion", **named)
+    place.run(spark, "registry://m@champion", **named)
+    assert seen[:2] == [(0, [(0, 1.0)])] * 2
+    assert [batch for batch, _ in seen] == [0, 0, 1]
+    assert [letter["row"]["id"] for letter in place.rows(place.dead)] == [1]
+
+
+def test_what_attempts_left_beside_the_checkpoint_is_removed_once_their_batch_is_done(spark, place):
+    left = f"{place.checkpoint}/sparkdl/staged"
+    sink = sparkdl.sinks.foreach(lambda df, batch_id: None)
+    for number in range(3):
+        place.put([number])
+        place.run(spark, bundle_of(1), sink=sink)
+        os.makedirs(f"{left}/{number}-{'0' * 32}")
+        assert {int(name.split("-")[0]) for name in os.listdir(left)} == {number}
+
+
+def test_what_ends_a_query_in_its_own_threads_is_told(spark, place, monkeypatch):
+    from sparkdl.stream import rate
+
+    monkeypatch.setattr(rate, "FIRST", 1)
+    asked = []
+
+    def events(rows):
+        asked.append(rows)
+        if len(asked) > 1:
+            raise OSError("no such topic")
+        return place.events(spark)
+
+    for number in range(5):
+        place.put([number])
+    query = place.start(spark, bundle_of(1), events)
+    with pytest.raises(StreamError, match="no such topic"):
+        query.awaitTermination(60)
+    assert not query.isActive
+    assert query.status().state == "failed"
+    place.run(spark, bundle_of(1))  # the checkpoint is free
+    assert [row["id"] for row in place.rows()] == list(range(5))
+
+
+def test_a_batch_that_fails_while_it_is_told_to_stop_is_told(spark, place):
+    began, go = threading.Event(), threading.Event()
+
+    def fail(df, batch_id):
+        began.set()
+        go.wait(60)
+        raise OSError("no more room")
+
+    place.put([0])
+    query = place.start(spark, bundle_of(1), sink=sparkdl.sinks.foreach(fail))
+    assert began.wait(60)
+    stopping = threading.Timer(0.5, go.set)
+    stopping.start()
+    with pytest.raises(StreamError, match="no more room"):
+        query.stop()
+
+
 def test_a_version_that_is_gone_is_not_replaced_by_another_one(spark, place, registry, tmp_path):
     place.put([0])
     with pytest.raises(StreamError):
@@ -402,7 +472,9 @@ def test_bad_input_is_refused_before_the_start(spark, place, registry, tmp_path)
     refused(InvalidParamError, "'challenger' is not given", share=0.1)
     refused(InvalidParamError, "'shareBy' is not given", share=0.1, challenger=bundle_of(2))
     refused(ColumnNotFoundError, "shareBy 'key'", share=0.1, shareBy="key", challenger=bundle_of(2))
-    refused(SinkError, "dead letters and scored rows both go", deadLetter=place.sink)
+    refused(SinkError, "'sink', .* and 'deadLetter', .* lie in one another", deadLetter=place.sink)
+    refused(SinkError, "'sink', .* and 'deadLetter', .* lie in one another", deadLetter=f"file://{place.sink}/dead")
+    refused(SinkError, "'sink', .* and 'checkpoint', .* lie in one another", checkpoint=f"{place.sink}/checkpoint")
     refused(InvalidParamError, "'deadLetter' must be", deadLetter=3)
     wider = TensorSpec("features", "float32", (3,), ("features",), ("array<float>",))
     refused(SignatureError, "one signature", challenger=bundle_of(1, wider))
