@@ -1,7 +1,7 @@
 """What a worker process keeps between tasks and micro-batches: loaded models, by their bundle's digest.
 
 One of them, as a rule: the last one used. A stream may say that more of them stay (``keep``), and have the next one
-loaded in a thread while the one before it still scores (``load_ahead``).
+loaded in a thread while the one before it still scores (``tidy``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _lock = threading.RLock()  # of what is kept, which a thread of ``residence`` ma
 _kept: dict[Key, Predictor] = {}
 _references: dict[str, Reference | None] = {}  # of models that are kept, once they are asked for
 _wanted: dict[str, tuple[frozenset[str], float]] = {}  # by stream: digests of models that stay, and when it said so
-_ahead: threading.Thread | None = None
+_tidying: threading.Thread | None = None
 FORGET_S = 600.0
 
 
@@ -75,41 +75,51 @@ class InTurn:
 
 
 def keep(stream: str, digests: Collection[str]) -> None:
-    """From now on the models of these bundles stay when another one is loaded; those that no stream wants go now. A
-    stream that has not been heard of for ``FORGET_S`` wants none."""
+    """From now on the models of these bundles stay when another one is loaded; see ``tidy``. A stream that has not been heard
+    of for ``FORGET_S`` wants none."""
     now = time.monotonic()
     _wanted[stream] = frozenset(digests), now
     for other, (_, told) in list(_wanted.items()):
         if now - told > FORGET_S:
             del _wanted[other]
+
+
+def tidy(ahead: Scorer | None = None) -> None:
+    """After a task, in a thread: let the models go that no stream wants, and load this one, unless it is here or would run
+    elsewhere than on the CPU. Both hold up who computes beside them."""
+    global _tidying
+    if _tidying is not None and _tidying.is_alive():
+        return
+    with _lock:
+        is_new = ahead is not None and _key(ahead) not in _kept
+        if is_new or not all(_is_wanted(digest) for digest, _ in _kept):
+            _tidying = threading.Thread(target=_tidy, args=(ahead,), name="sparkdl-tidy", daemon=True)
+            _tidying.start()
+
+
+def _tidy(ahead: Scorer | None) -> None:
     _drop(lambda key, _: not _is_wanted(key[0]))
+    if ahead is None or _key(ahead) in _kept or engine.device_of(_key(ahead)[1].device).type != "cpu":
+        return
+    try:
+        predictor = _made(ahead, _key(ahead))
+    except Exception:  # whatever loading raises, the first task that needs it will raise again
+        logger.warning("the model %.12s could not be loaded ahead", ahead.digest, exc_info=True)
+        return
+    with _lock:
+        if _is_wanted(ahead.digest):
+            _kept.setdefault(_key(ahead), predictor)
+            _freeze()
 
 
 def _is_wanted(digest: str) -> bool:
     return any(digest in digests for digests, _ in list(_wanted.values()))
 
 
-def load_ahead(scorer: Scorer) -> None:
-    """Begin to load a model in a thread, if it is to run on the CPU and is not here yet. One at a time."""
-    global _ahead
-    key = _key(scorer)
-    if _ahead is not None and _ahead.is_alive():
-        return
-    if key not in _kept and engine.device_of(key[1].device).type == "cpu":
-        _ahead = threading.Thread(target=_load_ahead, args=(scorer, key), name="sparkdl-load-ahead", daemon=True)
-        _ahead.start()
-
-
 def loaded() -> list[str]:
     """Digests of the bundles whose models are here."""
     with _lock:
         return sorted({digest for digest, _ in _kept})
-
-
-def reference(scorer: Scorer) -> Any:
-    """The drift reference of the scorer's bundle, as JSON values; None if it has none, or its model is not here."""
-    with _lock:
-        return next((made.reference for key, made in _kept.items() if key[0] == scorer.digest), None)
 
 
 def counter(scorer: Scorer) -> Counter | None:
@@ -125,18 +135,6 @@ def counter(scorer: Scorer) -> Counter | None:
             _references[scorer.digest] = Reference.understood(made.reference)
         found = _references[scorer.digest]
     return found.counter(scorer.signature) if found else None
-
-
-def _load_ahead(scorer: Scorer, key: Key) -> None:
-    try:
-        predictor = _made(scorer, key)
-    except Exception:  # whatever loading raises, the first task that needs it will raise again
-        logger.warning("the model %.12s could not be loaded ahead", scorer.digest, exc_info=True)
-        return
-    with _lock:
-        if _is_wanted(scorer.digest):
-            _kept.setdefault(key, predictor)
-            _freeze()
 
 
 def _key(scorer: Scorer) -> Key:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sparkdl.stream.versions import Models, Served
 
 logger = logging.getLogger(__name__)
+_SENT_MOST = 4  # bundles that are kept sent: those that serve, and those to come
 _SAMPLE_EVERY = 100  # batches: fresh rows to prove a new version on
 
 
@@ -71,6 +73,7 @@ class MicroBatches:
         self.stopping = self.refused_to_begin = False
         self.error: SparkdlError | None = None
         self._shipping = ThreadPoolExecutor(1, thread_name_prefix="sparkdl-ship")
+        self._shipping_lock = threading.Lock()
         self._shipped: dict[str, Future[Scorer]] = {}
         self._done = 0
 
@@ -130,6 +133,8 @@ class MicroBatches:
         spark, records = df.sparkSession, self.records
         folder = self.rows.sink.staging(records.scratch, records.query, record.batch)
         dead = self.dead.sink.staging(records.scratch, records.query, record.batch) if self.dead else None
+        for models in filter(None, (self.models, self.challengers)):
+            models.ship = lambda served: self._ship(spark, served).result()
         champion = self.models.at(record.version)
         self.told.serves(champion)
         challenger = self.challengers.at(record.other) if self.challengers and record.other else None
@@ -191,13 +196,14 @@ class MicroBatches:
     def _ship(self, spark: SparkSession, served: Served) -> Future[Scorer]:
         """Send the bundle to the workers, in a thread: a broadcast of a large one takes longer than a batch."""
         digest = served.digest
-        failed = digest in self._shipped and self._shipped[digest].done() and self._shipped[digest].exception()
-        if digest not in self._shipped or failed:
-            scoring = replace(served.model.scoring, invalid="error" if self.on_bad(served) == "error" else "keep")
-            self._shipped[digest] = self._shipping.submit(scorer_of, spark, served.model.bundle, scoring)
-            while len(self._shipped) > 4:
+        with self._shipping_lock:  # a thread of the models' sends what it has proven
+            sent = self._shipped.get(digest)
+            if sent is None or (sent.done() and sent.exception() is not None):
+                scoring = replace(served.model.scoring, invalid="error" if self.on_bad(served) == "error" else "keep")
+                sent = self._shipped[digest] = self._shipping.submit(scorer_of, spark, served.model.bundle, scoring)
+            while len(self._shipped) > _SENT_MOST:
                 self._shipped.pop(next(iter(self._shipped)))
-        return self._shipped[digest]
+            return sent
 
     def close(self) -> None:
         """End the thread."""

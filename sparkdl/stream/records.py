@@ -123,11 +123,12 @@ class Records:
         return f"{FOLDER}/batches/{batch}.json"
 
 
-def last_version(checkpoint: str) -> str | None:
-    """The version of the model by which the last batch was begun, or None."""
+def last_versions(checkpoint: str) -> tuple[str | None, str | None]:
+    """The versions of the model, and of the challenger, by which the last batch was begun; None if there is none."""
     for last in _last(checkpoint, f"{FOLDER}/batches"):
-        return str(_read(checkpoint, f"{FOLDER}/batches/{last}")["version"])
-    return None
+        told = _read(checkpoint, f"{FOLDER}/batches/{last}")
+        return told["version"], told["other"]
+    return None, None
 
 
 def opened(checkpoint: str, identity: Mapping[str, Any]) -> Records:

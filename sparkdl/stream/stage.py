@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,9 @@ from sparkdl.stream.letters import dead_letters
 from sparkdl.stream.rows import ROW, SHARE, Shape, compared, masked, refuse
 
 logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sparkdl.drift import Counter as DriftCounter
+
 TOLD = "told string, sample binary"
 Columns = dict[str, pa.Array]
 SAMPLE_TASKS, SAMPLE_ROWS, SAMPLE_BYTES = 4, 64, 256 << 10  # that prove a new version; the driver gets 1 MiB at most
@@ -108,6 +111,7 @@ class Stage:
         yield pa.RecordBatch.from_arrays(
             [pa.array([json.dumps(told)]), pa.array([sample], pa.binary())], names=["told", "sample"]
         )
+        worker.tidy(self.ahead)
 
 
 class _Work:
@@ -134,12 +138,9 @@ class _Work:
         self.dead = _Writer(stage.dead, partition) if stage.dead else None
 
     @cached_property
-    def counter(self) -> Any:
+    def counter(self) -> DriftCounter | None:
         """Of values between the edges of the model's drift reference, or None."""
-        from sparkdl.drift import Reference
-
-        told = worker.reference(self.stage.scorer)
-        return Reference.from_json(told).counter(self.stage.scorer.signature) if told else None
+        return worker.counter(self.stage.scorer)
 
     def do(self, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         """Score and write all rows; what is told of them."""
@@ -159,8 +160,6 @@ class _Work:
             if self.dead:
                 self.dead.abort()
             raise
-        if stage.ahead:
-            worker.load_ahead(stage.ahead)
         return {
             "rows": self.rows,
             "versions": self.versions,

@@ -98,11 +98,12 @@ def score_stream(
     check_types(first)
     spark = first.sparkSession
     models = Models(model, registry=registry, spark=spark, trusted=trusted, settings=settings)
-    served = models.first(records.last_version(checkpoint)).model
+    before = records.last_versions(checkpoint)
+    served = models.first(before[0]).model
     challengers = None
     if challenger is not None:
         challengers = Models(challenger, registry=registry, spark=spark, trusted=trusted, settings=settings)
-        _check_alike(served, challengers.first().model)
+        _check_alike(served, challengers.first(before[1]).model)
     parsed = parsed_events(first, payload)
     flat = flat_events(parsed, payload)
     shape = shape_of(first, flat, payload, served, columns, both=challenger is not None)

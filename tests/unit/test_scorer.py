@@ -276,6 +276,12 @@ def test_a_model_that_raises_on_a_great_many_rows_ends_the_task():
         list(scorer(Table(), IDS).score([rows.slice(5, 10)]))
 
 
+def tidied(ahead=None):
+    worker.tidy(ahead)
+    if worker._tidying is not None:
+        worker._tidying.join()
+
+
 def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkeypatch):
     monkeypatch.setattr(worker, "_kept", {})
     monkeypatch.setattr(worker, "_wanted", {})
@@ -283,19 +289,22 @@ def test_several_models_stay_where_that_is_wanted_and_one_is_loaded_ahead(monkey
     first, second, third = scorer(Reciprocal(), X), scorer(nn.Identity(), X), scorer(nn.Tanh(), X)
     worker.keep("one", [first.digest, second.digest])
     list(first.score([x]))
-    worker.load_ahead(second)
-    worker._ahead.join()
+    tidied(second)
     assert worker.loaded() == sorted([first.digest, second.digest])
     list(second.score([x]))
     list(first.score([x]))
     list(third.score([x]))  # not among those that stay, and it drops none of them
     assert worker.loaded() == sorted([first.digest, second.digest, third.digest])
     worker.keep("another", [third.digest])
+    tidied()
     assert len(worker.loaded()) == 3
     worker.keep("one", [second.digest])
+    assert len(worker.loaded()) == 3  # not while a task computes
+    tidied()
     assert worker.loaded() == sorted([second.digest, third.digest])
     monkeypatch.setattr(worker, "FORGET_S", 0.0)  # of the first stream nothing more is heard
     worker.keep("another", [third.digest])
+    tidied()
     assert worker.loaded() == [third.digest]
 
 
@@ -322,6 +331,7 @@ def test_a_worker_counts_drift_if_the_bundle_has_a_reference_that_can_be_underst
     assert counted(replace(plain, training={"reference": {"rows": "many"}})) is None
     assert caplog.text.count("drift is not told") == 1
     worker.keep("one", [])
+    tidied()
     assert worker._references == {}
 
 
@@ -338,6 +348,7 @@ def test_what_stays_is_passed_over_by_the_garbage_collector_after_another_has_go
         list(first.score([x]))
         list(second.score([x]))
         worker.keep("one", [second.digest])
+        tidied()
         assert worker.loaded() == [second.digest]
         assert gc.get_freeze_count() > 10_000
     finally:

@@ -249,7 +249,7 @@ def test_partition_columns_become_folders(tmp_path):
 def test_the_next_model_is_loaded_ahead_and_rows_are_given_back_to_prove_it(tmp_path):
     _told, sample = run(stage(tmp_path, ahead=scorer(TWO), sample=True), [batch([0, 1], [NULL, GOOD])])
     assert sample_rows(sample).to_pylist() == [{"x": GOOD}]
-    worker._ahead.join()
+    worker._tidying.join()
     assert TWO.digest in worker.loaded()
 
 
