@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from torch import nn
 
 import sparkdl
-from sparkdl import Bundle, Signature, TensorSpec
+from sparkdl import Bundle, Signature, TensorSpec, TorchModel
 from sparkdl.payloads import JSON
 from sparkdl.sinks import Delta, Kafka, Parquet
 
@@ -152,3 +152,28 @@ def test_images_as_base64_in_json_reach_the_sink_as_bytes(spark, broker, topic, 
     query.awaitTermination(200)
     [row] = spark.read.parquet(sink.uri).select("image", "prediction").collect()
     assert (bytes(row.image), row.prediction) == (b"\xff\xd8\xff", 4.0)
+
+
+def test_a_plain_query_from_topic_to_topic_may_track_its_progress_asynchronously(
+    spark, broker, stream, model, tmp_path
+):
+    """Stateless and into Kafka: the only kind for which Spark has it."""
+    target = broker.create_topic(f"{stream.topic}-plain", 1)
+    stream.put(*(record(number) for number in range(5)))
+    events = broker.stream(spark, stream.topic).selectExpr(
+        "from_json(string(value), 'id bigint, features array<float>') r"
+    )
+    scored = TorchModel(Bundle.load(model)).transform(events.select("r.*"))
+    writer = scored.selectExpr("to_json(struct(id, prediction)) value").writeStream.format("kafka")
+    writer = writer.option("kafka.bootstrap.servers", broker.servers).option("topic", target)
+    writer = writer.option("asyncProgressTrackingEnabled", "true").option("checkpointLocation", str(tmp_path / "plain"))
+    query = writer.trigger(processingTime="100 milliseconds").start()
+    try:
+        query.processAllAvailable()
+        stream.put(*(record(number) for number in range(5, 8)))
+        query.processAllAvailable()
+    finally:
+        query.stop()
+    values = [json.loads(row.value) for row in broker.read(spark, target).collect()]
+    assert {value["id"]: value["prediction"] for value in values} == {number: number + 1.5 for number in range(8)}
+    broker.delete_topic(target)
