@@ -73,16 +73,15 @@ def _opened(spark: SparkSession, uri: str) -> DataFrame | None:
         raise SinkError(
             f"the dead letters at {uri!r} are a Delta table, which is not replayed: it would take a stream out of Delta, "
             "which the session may not have. Read it with Spark, and give score_stream the stream of its column row",
-            checkpoint="",
             sink=f"delta:{uri}",
         )
     table = Parquet(uri)
     try:
         schema = table.read(spark).schema
-    except FileNotFoundError:
+    except SinkError as error:
         if not any(not name.startswith((".", "_")) for name in store.names(uri)):
             return None
-        raise _none(uri, "") from None
+        raise _none(uri, "") from error
     if not {"kind", "reason", "row"} <= set(schema.names):
         raise _none(uri, f" (it has {schema.names})")
     if not table.files():
@@ -93,6 +92,5 @@ def _opened(spark: SparkSession, uri: str) -> DataFrame | None:
 
 def _none(uri: str, told: str) -> StreamError:
     return StreamError(
-        f"{uri!r} is no table of dead letters: score_stream writes them, with the columns kind, reason and row{told}",
-        checkpoint="",
+        f"{uri!r} is no table of dead letters: score_stream writes them, with the columns kind, reason and row{told}"
     )

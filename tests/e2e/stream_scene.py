@@ -296,6 +296,9 @@ def a_round(scene: Scene, kind: str, random: random.Random) -> str:
         job.killed()
         return f"driver, {when} its commit number {nth}"
     job = scene.start(**MASTERS.get(kind, {}))
+    if random.random() < 0.8:  # after the first batch, which takes longer than the rest of a round
+        arrive()
+        job.hear("batch")
     moment = random.uniform(0, 2.5)
     paced(moment, arrive, 0.03 if kind == "alias" else 0.1)
     if kind in ("driver", "alias"):

@@ -135,6 +135,9 @@ def test_live_in_a_terminal_until_it_is_interrupted(tmp_path):
         stderr=theirs,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's job in the background ignores it
     )
     os.close(theirs)
     try:
