@@ -33,8 +33,8 @@ CONF = {
 }
 
 
-class Told(sparkdl.sinks.Parquet):
-    """Parquet that says what it committed, and ends its process where it was told to."""
+class Dying(sparkdl.sinks.Parquet):
+    """Parquet that ends its process where it was told to."""
 
     kill: str | None = None
     nth = 0
@@ -50,7 +50,14 @@ class Told(sparkdl.sinks.Parquet):
         super().commit(spark, staged)
         if self.kill == "after" and not self.nth:
             die()
-        say(event="batch", batch=staged.batch, rows=staged.rows)
+
+
+class Buried(sparkdl.sinks.Parquet):
+    """The dead letters' table, committed last: says so of each batch."""
+
+    def commit(self, spark: SparkSession, staged: Any) -> None:
+        super().commit(spark, staged)
+        say(event="batch", batch=staged.batch)
 
 
 def die() -> None:
@@ -71,7 +78,7 @@ def main(folder: str, text: str) -> None:
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     told_to_end = configured.told_by_signals()
-    sink = Told(f"{folder}/out")
+    sink = Dying(f"{folder}/out")
     sink.kill, sink.nth, sink.seed = told.get("kill"), told.get("nth", 0), told.get("seed", 0)
     payload = sparkdl.payloads.JSON(COLUMNS) if "servers" in told else None
     query = sparkdl.score_stream(
@@ -80,7 +87,7 @@ def main(folder: str, text: str) -> None:
         registry=sparkdl.Registry(f"{folder}/registry"),
         sink=sink,
         checkpoint=f"{folder}/checkpoint",
-        deadLetter=f"{folder}/dead",
+        deadLetter=Buried(f"{folder}/dead"),
         trigger=told["trigger"],
         payload=payload,
     )
