@@ -34,8 +34,10 @@ def check_types(events: DataFrame) -> None:
     from pyspark.sql.pandas.types import to_arrow_type
     from pyspark.sql.types import UserDefinedType
 
-    _check_unique((name, f"column {number} of the events") for number, name in enumerate(events.columns, 1))
-    for name in events.columns:
+    fields = _fields(events)
+    names = [field.name for field in fields]
+    _check_unique((name, f"column {number} of the events") for number, name in enumerate(names, 1))
+    for name in names:
         if name in (PARSED, UNPARSABLE, SHARE, ROW) or name.startswith((ARRAY, EVENT, PASSED)):
             raise SignatureError(
                 f"the events have a column {name!r}, a name that scoring needs; rename or drop it",
@@ -44,7 +46,7 @@ def check_types(events: DataFrame) -> None:
                 got=name,
             )
     more = {"timezone": "UTC"} if "timezone" in inspect.signature(to_arrow_type).parameters else {}
-    for field in events.schema.fields:
+    for field in fields:
         kind = field.dataType
         try:
             to_arrow_type(kind.sqlType() if isinstance(kind, UserDefinedType) else kind, **more)
@@ -56,6 +58,21 @@ def check_types(events: DataFrame) -> None:
                 expected="a type that Arrow has",
                 got=field.dataType.simpleString(),
             ) from error
+
+
+def _fields(events: DataFrame) -> list[Any]:
+    """Of the schema, which Spark 3.5 does not give for every type that its JVM has."""
+    from pyspark.errors import PySparkException
+
+    try:
+        return list(events.schema.fields)
+    except PySparkException as error:
+        raise SignatureError(
+            f"a column of the events has a type that PySpark does not know ({error}); cast it, or drop it from the events",
+            column=None,
+            expected="a type that Arrow has",
+            got=str(error),
+        ) from error
 
 
 def flat_events(parsed: DataFrame, payload: Payload | None) -> DataFrame:
