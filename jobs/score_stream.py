@@ -21,7 +21,7 @@ def main() -> int:
     monitor = configured.monitor(settings.monitor)
     query = configured.start(spark, settings, monitor)
     print(f"scoring what arrives in {settings.source.path or settings.source.format}", flush=True)
-    configured.run_to_end(query, told_to_end, monitor)
+    configured.run_to_end(query, told_to_end)
     print(f"scored: {query.status()}", flush=True)
     spark.stop()
     if monitor and monitor.failed:

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+POSITION = ("topic", "partition", "offset")  # columns of Spark's Kafka source: where a record lies
+
+
 def lacking(spark: SparkSession, holds: str, artifact: str) -> str | None:
     """None if the session has the class ``holds`` (``org/…/Name``); else the conf that brings it.
 

@@ -64,17 +64,7 @@ class Job:
 
 def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: Layout, *, overwrite: bool) -> Job:
     """The Job. Raises as ``score_table`` says."""
-    names = source.df.columns
-    if columns is not None and (isinstance(columns, str) or not all(isinstance(name, str) for name in columns)):
-        raise InvalidParamError(
-            f"'columns' must be a list of column names, or None for all (got {columns!r})",
-            param="columns",
-            value=columns,
-        )
-    passed = tuple(names if columns is None else dict.fromkeys(columns))
-    for name in passed:
-        if name not in names:
-            raise ColumnNotFoundError(name, names, role="in columns, column")
+    passed = kept_columns(columns, source.df.columns)
     model.input_kinds(source.df)
     _check_distinct([*passed, *(name for name in model.signature.columns if name not in passed)])
     outputs = model.output_columns(dict.fromkeys([*passed, *model.signature.columns]))
@@ -87,6 +77,22 @@ def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: 
         staging.check_sink(sink)
         _check_apart(source, sink)
     return Job(source, model, sink, passed, outputs, error_column, told, layout, overwrite)
+
+
+def kept_columns(columns: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that a table keeps: ``columns``, each once, or all for None. Raises InvalidParamError,
+    ColumnNotFoundError."""
+    if columns is not None and (isinstance(columns, str) or not all(isinstance(name, str) for name in columns)):
+        raise InvalidParamError(
+            f"'columns' must be a list of column names, or None for all (got {columns!r})",
+            param="columns",
+            value=columns,
+        )
+    kept = tuple(names if columns is None else dict.fromkeys(columns))
+    for name in kept:
+        if name not in names:
+            raise ColumnNotFoundError(name, names, role="in columns, column")
+    return kept
 
 
 def model_of(model: Any) -> TorchModel:

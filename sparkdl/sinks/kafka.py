@@ -15,7 +15,6 @@ from sparkdl.sinks.sink import Sink, Staged
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-SOURCE = ("topic", "partition", "offset")  # columns that tell where a row came from
 # A batch is some MB at once: Kafka's own 16 KiB would make hundreds of requests of it.
 SENDING = {"kafka.batch.size": "262144", "kafka.linger.ms": "5"}
 CHECK_SECONDS = 10  # for the broker to answer before the query starts
@@ -68,7 +67,7 @@ class Kafka(Sink):
         names = [told["name"] for told in schema["fields"]]
         if self.key is not None and self.key not in names:
             raise ColumnNotFoundError(self.key, names, role="the Kafka sink's key, column")
-        if not set(SOURCE) <= set(names) and "_metadata" in names:
+        if not set(connectors.POSITION) <= set(names) and "_metadata" in names:
             raise self._error(
                 "a column called '_metadata' hides where a row lies in its file, which the header sparkdl-id tells: rename it"
             )
@@ -168,7 +167,7 @@ class Kafka(Sink):
 def _identifier(rows: DataFrame, staged: Staged) -> str:
     """As SQL: where the row came from, or where it lies in the staged files, which a replay sends again."""
     own = f"concat('{staged.query}-{staged.batch}-', _metadata.file_name, '-', _metadata.row_index)"
-    if not set(SOURCE) <= set(rows.columns):
+    if not set(connectors.POSITION) <= set(rows.columns):
         return own
     source = "concat(topic, '-', `partition`, '-', `offset`)"
     # concat is null where a part is: rows of a join may lack their source.

@@ -60,6 +60,7 @@ class Target:
 class MicroBatches:
     """What ``foreachBatch`` calls. told: hears of each batch. share: of the rows, that the challenger serves."""
 
+    spark: SparkSession
     records: Records
     models: Models
     challengers: Models | None
@@ -76,6 +77,8 @@ class MicroBatches:
         self._shipping_lock = threading.Lock()
         self._shipped: dict[str, Future[Scorer]] = {}
         self._done = 0
+        for models in filter(None, (self.models, self.challengers)):
+            models.ship = lambda served: self._ship(served).result()
 
     def __call__(self, df: DataFrame, batch: int) -> None:
         """Do a micro-batch, or what is left to do of it."""
@@ -133,8 +136,6 @@ class MicroBatches:
         spark, records = df.sparkSession, self.records
         folder = self.rows.sink.staging(records.scratch, records.query, record.batch)
         dead = self.dead.sink.staging(records.scratch, records.query, record.batch) if self.dead else None
-        for models in filter(None, (self.models, self.challengers)):
-            models.ship = lambda served: self._ship(spark, served).result()
         champion = self.models.at(record.version)
         self.told.serves(champion)
         challenger = self.challengers.at(record.other) if self.challengers and record.other else None
@@ -144,13 +145,13 @@ class MicroBatches:
             begun,
             self.shape,
             champion.version,
-            self._scorer(spark, champion),
-            (challenger.version, self._scorer(spark, challenger)) if challenger else None,
+            self._ship(champion).result(),
+            (challenger.version, self._ship(challenger).result()) if challenger else None,
             self.share,
             self.on_bad(champion),
             self.rows.place(folder, spark),
             self.dead.place(dead, spark) if self.dead and dead else None,
-            self._ahead(spark),
+            self._ahead(),
             sample=self.models.canary is None or self._done % _SAMPLE_EVERY == 0,
         )
         tasks = [(json.loads(row.told), row.sample) for row in df.mapInArrow(stage, TOLD).collect()]
@@ -184,23 +185,22 @@ class MicroBatches:
         """See ``Stage``."""
         return "dead" if self.dead else str(served.model.getOrDefault("handleInvalid"))
 
-    def _scorer(self, spark: SparkSession, served: Served) -> Scorer:
-        return self._ship(spark, served).result()
-
-    def _ahead(self, spark: SparkSession) -> Scorer | None:
+    def _ahead(self) -> Scorer | None:
         """The next model's, once it is on its way to the workers."""
         candidates = (models.candidate for models in (self.models, self.challengers) if models)
-        ships = [self._ship(spark, candidate) for candidate in candidates if candidate]
+        ships = [self._ship(candidate) for candidate in candidates if candidate]
         return next((ship.result() for ship in ships if ship.done() and ship.exception() is None), None)
 
-    def _ship(self, spark: SparkSession, served: Served) -> Future[Scorer]:
+    def _ship(self, served: Served) -> Future[Scorer]:
         """Send the bundle to the workers, in a thread: a broadcast of a large one takes longer than a batch."""
         digest = served.digest
         with self._shipping_lock:  # a thread of the models' sends what it has proven
             sent = self._shipped.get(digest)
             if sent is None or (sent.done() and sent.exception() is not None):
                 scoring = replace(served.model.scoring, invalid="error" if self.on_bad(served) == "error" else "keep")
-                sent = self._shipped[digest] = self._shipping.submit(scorer_of, spark, served.model.bundle, scoring)
+                sent = self._shipped[digest] = self._shipping.submit(
+                    scorer_of, self.spark, served.model.bundle, scoring
+                )
             while len(self._shipped) > _SENT_MOST:
                 self._shipped.pop(next(iter(self._shipped)))
             return sent

@@ -114,11 +114,11 @@ def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
     }
 
 
-def run_to_end(query: ScoreQuery, told_to_end: threading.Event, monitor: Monitor | None = None) -> None:
-    """Wait until the query ends, or until it is told to, or until an alert of the monitor asks for it: then it ends the
-    micro-batch that runs, and no other begins. Raises what the query failed with.
+def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
+    """Wait until the query ends, or until it is told to: then it ends the micro-batch that runs, and no other begins.
+    Raises what the query failed with.
     """
-    while query.isActive and not (told_to_end.wait(_LOOK_EVERY_S) or (monitor and monitor.failed)):
+    while query.isActive and not told_to_end.wait(_LOOK_EVERY_S):
         pass
     if query.isActive:
         query.stop()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-POSITION = ("topic", "partition", "offset")  # columns of Spark's Kafka source
+from sparkdl.connectors import POSITION
+
 COLUMNS = {
     "kind": pa.string(),
     "reason": pa.string(),

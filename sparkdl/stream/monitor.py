@@ -40,7 +40,7 @@ class Monitor:
     thread, webhooks through another; each has a bounded queue, and what does not fit is dropped and counted. Trouble
     with the disk or a webhook is logged once a minute at most, and does not reach the query.
 
-    failed: the alert that asked to stop a query, or None; on_stop is called with it, in a thread.
+    failed: the first alert that asked to stop a query, or None.
     Raises InvalidParamError; ``started`` raises StoreError and StreamError, as long as nothing runs.
     """
 
@@ -64,7 +64,6 @@ class Monitor:
         self._address = None if prometheus is None else address_of(prometheus, token)
         self._token = token
         self.failed: Fired | None = None
-        self.on_stop: Callable[[Fired], None] | None = None
         self._queries: dict[str, _Query] = {}
         self._held = 0
         self._lines: Lines | None = None
@@ -111,8 +110,9 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def started(self, info: Mapping[str, Any]) -> None:
+    def started(self, info: Mapping[str, Any], stop: Callable[[], None] | None = None) -> None:
         """A query starts. info: ``query``, its id, and what is known of ``name``, ``model``, ``sink``, ``trigger`` (in seconds), ….
+        stop: is called, in a thread, when an alert asks to stop it.
 
         Raises StoreError if the file cannot be written, StreamError if the port is taken.
         """
@@ -122,7 +122,7 @@ class Monitor:
             key, name = _key(info["query"]), str(info.get("name") or "")
             self._queries.pop(key, None)
             status = Status(key, name, trigger=info.get("trigger"), window=self.window, drift_window=self.drift_window)
-            self._queries[key] = _Query(status, name or key[:8], Alerts(self.alerts))
+            self._queries[key] = _Query(status, name or key[:8], Alerts(self.alerts), stop)
         self._write({"event": "started", "time": time.time(), **info, "query": key, "name": name})
 
     def serves(self, version: str, reference: Reference | None = None, query: str | None = None) -> None:
@@ -265,10 +265,11 @@ class Monitor:
 
     def _fire(self, one: _Query, fired: Fired) -> None:
         logger.warning("%s", fired)
-        if fired.alert.action == "stop" and self.failed is None:
-            self.failed = fired
-            if self.on_stop:  # in a thread of its own: to stop a query waits for its batch, and then for this thread
-                threading.Thread(target=self.on_stop, args=(fired,), name="sparkdl-stop", daemon=True).start()
+        if fired.alert.action == "stop":
+            self.failed = self.failed or fired
+            if one.stop:  # in a thread of its own: to stop a query waits for its batch, and then for this thread
+                threading.Thread(target=one.stop, name="sparkdl-stop", daemon=True).start()
+                one.stop = None
         if fired.alert.url and self._hooks:
             self._hooks.do(partial(post, fired.alert.url, fired.to_json()))
         if self._exporter:
@@ -285,8 +286,8 @@ class Monitor:
 class _Query:
     """What the monitor knows of one."""
 
-    def __init__(self, status: Status, label: str, alerts: Alerts) -> None:
-        self.status, self.label, self.alerts = status, label, alerts
+    def __init__(self, status: Status, label: str, alerts: Alerts, stop: Callable[[], None] | None) -> None:
+        self.status, self.label, self.alerts, self.stop = status, label, alerts, stop
         self.ended = False
         self.drift: tuple[Drift, ...] = ()
         self.looked = self.told = 0.0

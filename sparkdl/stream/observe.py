@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import StreamingQueryListener
 
     from sparkdl.model import TorchModel
-    from sparkdl.stream.alerts import Fired
     from sparkdl.stream.monitor import Monitor
 
 logger = logging.getLogger(__name__)
@@ -91,7 +89,10 @@ def watch(spark: SparkSession, monitor: Monitor) -> StreamingQueryListener:
 
         def onQueryStarted(self, event: Any) -> None:
             """See pyspark."""
-            monitor.started({"query": str(event.id), "name": event.name, "run": str(event.runId)})
+            monitor.started(
+                {"query": str(event.id), "name": event.name, "run": str(event.runId)},
+                stop=lambda: _stop(spark, str(event.id)),
+            )
 
         def onQueryProgress(self, event: Any) -> None:
             """See pyspark."""
@@ -112,8 +113,6 @@ def watch(spark: SparkSession, monitor: Monitor) -> StreamingQueryListener:
             )
 
     monitor.open()
-    if monitor.on_stop is None:
-        monitor.on_stop = lambda fired: _stop(spark, fired)
     listener = Listener()
     listener.sparkdl_monitor = monitor
     spark.streams.addListener(listener)
@@ -198,8 +197,8 @@ def _count(condition: Column) -> Column:
     return sf.count(sf.when(condition, 1))
 
 
-def _stop(spark: SparkSession, fired: Fired) -> None:
-    query = spark.streams.get(str(uuid.UUID(fired.query)))
-    if query is not None:
-        logger.warning("%s; it is stopped", fired)
-        query.stop()
+def _stop(spark: SparkSession, query: str) -> None:
+    running = spark.streams.get(query)
+    if running is not None:
+        logger.warning("an alert asks for it: query %s is stopped", query)
+        running.stop()

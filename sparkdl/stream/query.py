@@ -45,8 +45,7 @@ class ScoreQuery:
         self._error: SparkdlError | None = None
         self._ended = threading.Event()
         self._relaunching = threading.Lock()
-        if told.monitor and told.monitor.on_stop is None:
-            told.monitor.on_stop = lambda _: self.stop()  # an alert asks for it
+        told.stop = self.stop
         threading.Thread(target=self._watch, name="sparkdl-stream", daemon=True).start()
 
     def __repr__(self) -> str:

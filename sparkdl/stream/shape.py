@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError
+from sparkdl.errors import SignatureError
 from sparkdl.payloads import PARSED, UNPARSABLE
-from sparkdl.score.job import told_type
+from sparkdl.score.job import kept_columns, told_type
 from sparkdl.signature import quoted
 from sparkdl.stream.rows import ARRAY, EVENT, PASSED, ROW, SHARE, Shape
 
@@ -97,17 +97,8 @@ def shape_of(
     both: bool,
 ) -> Shape:
     """both: there is a challenger. Raises InvalidParamError, ColumnNotFoundError, SignatureError."""
-    if columns is not None and (isinstance(columns, str) or not all(isinstance(name, str) for name in columns)):
-        raise InvalidParamError(
-            f"'columns' must be a list of column names, or None for all (got {columns!r})",
-            param="columns",
-            value=columns,
-        )
+    passed = kept_columns(columns, flat.columns)
     kinds = model.input_kinds(flat)
-    passed = tuple(flat.columns if columns is None else dict.fromkeys(columns))
-    for name in passed:
-        if name not in flat.columns:
-            raise ColumnNotFoundError(name, flat.columns, role="in columns, column")
     outputs = model.output_columns(passed)
     others = {output: f"other_{name}" for output, name in outputs.items()} if both else None
     vectors = tuple(name for name, kind in kinds.items() if kind == "vector")

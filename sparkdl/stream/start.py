@@ -125,7 +125,7 @@ def score_stream(
         }
         record = records.opened(checkpoint, identity)
         told = Told(record.query, name, _seconds(kind), monitor, bound)
-        batches = MicroBatches(record, models, challengers, share, shape, rows, dead, told)
+        batches = MicroBatches(spark, record, models, challengers, share, shape, rows, dead, told)
 
         def launch(rows: int | None) -> StreamingQuery:
             taken = bounded(rows) if bounded and rows is not None else first
@@ -259,7 +259,7 @@ def _check_alike(champion: TorchModel, challenger: TorchModel) -> None:
 
 
 def _started(spark: SparkSession, writer: Any, checkpoint: str) -> Any:
-    """The query. Spark's default way of writing a local checkpoint starts a process a file: 25 ms, several times a batch
+    """The query. Spark's default way of writing a local checkpoint takes some 25 ms a file longer
     (docs/streaming.md); the other one renames as well, and the checkpoint is locked."""
     if not isinstance(store.resolve(checkpoint)[0], fs.LocalFileSystem) or spark.conf.get(_FILE_MANAGER_CONF, None):
         return writer.start()

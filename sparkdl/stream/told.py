@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.stream.events import batch_event
@@ -18,7 +19,7 @@ _KEPT = 10_000  # events, for the report
 
 
 class Told:
-    """Of the query of this id. seconds: between two micro-batches, or None."""
+    """Of the query of this id. seconds: between two micro-batches, or None. stop: ends it, when an alert asks for that."""
 
     def __init__(
         self, query: str, name: str | None, seconds: float | None, monitor: Monitor | None, bound: Bound | None
@@ -26,10 +27,11 @@ class Told:
         self.status = Status(query, name, trigger=seconds)
         self.monitor, self.bound = monitor, bound
         self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self.stop: Callable[[], None] = lambda: None
         self._version: str | None = None
         self._progressed: tuple[Any, ...] = ()
         if monitor:
-            monitor.started({"query": query, "name": name, "trigger": seconds})
+            monitor.started({"query": query, "name": name, "trigger": seconds}, stop=lambda: self.stop())
 
     def serves(self, served: Served) -> None:
         """The version of the batch that begins."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 import sparkdl
 from sparkdl import Signature, TensorSpec
+from sparkdl.errors import StreamError
 
 JOB = Path(__file__).with_name("stream_job.py")
 COLUMNS = "id bigint, features array<float>, code bigint"
@@ -348,7 +349,7 @@ def a_broker_round(scene: Scene, spark: Any, broker: Any, random: random.Random)
         arrive(300)
         try:
             query.processAllAvailable()
-        except Exception:
+        except StreamError:
             survived = False
             query = start()
             query.processAllAvailable()

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from pyspark.sql import functions as sf
-from torch import nn
+from scale import DDL, Scale
 
 import sparkdl
 from sparkdl import Bundle, Signature, TensorSpec, TorchModel
@@ -27,18 +26,6 @@ from sparkdl.errors import (
 )
 
 X = TensorSpec("features", "float32", (2,), ("features",), ("array<float>",))
-DDL = "id bigint, features array<float>"
-
-
-class Scale(nn.Module):
-    """The sum of the features, times a weight."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(float(weight)))
-
-    def forward(self, features):
-        return features.sum(dim=1) * self.weight
 
 
 def bundle_of(weight, spec=X):

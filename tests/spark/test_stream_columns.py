@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scale import DDL, Scale
 from torch import nn
 
 import sparkdl
@@ -20,19 +21,6 @@ from sparkdl.score.scoring import Scoring
 from sparkdl.stream.letters import schema
 from sparkdl.stream.rows import Shape
 from sparkdl.stream.stage import SAMPLE_TASKS, TOLD, Place, Stage
-
-DDL = "id bigint, features array<float>"
-
-
-class Scale(nn.Module):
-    """The sum of the features, times a weight."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(float(weight)))
-
-    def forward(self, features):
-        return features.sum(dim=1) * self.weight
 
 
 class Two(Scale):

@@ -320,8 +320,7 @@ def test_a_webhook_that_is_down_is_no_trouble_for_the_query(caplog):
 def test_stop_names_the_alert_that_asked(tmp_path):
     monitor = Monitor(alerts=[Alert("dead", above=0.1), Alert("dead", above=0.2, action="stop")])
     asked = threading.Event()
-    monitor.on_stop = lambda fired: asked.set()
-    started(monitor)
+    monitor.started({"query": ID, "name": "fraud"}, stop=asked.set)
     monitor.batch(report(0, dead=15))
     _drained(monitor)
     assert monitor.failed is None
