@@ -82,6 +82,7 @@ def test_a_python_worker_dies_in_mid_batch(scene, spark):
         while query.isActive:  # until one dies in a task: local[2] gives a task one try
             scene.feed(500)
             kill_worker()
+            threading.Event().wait(0.05)
         with pytest.raises(StreamError):
             query.awaitTermination()
         scene.check(complete=False)
