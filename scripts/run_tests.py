@@ -2,8 +2,9 @@
 
     python scripts/run_tests.py [--lane latest] [-- PYTEST ARGUMENTS]
 
-tests/unit runs first: it needs no JVM, so a mistake shows in seconds. The last line printed is
-`total: N passed, N failed, N skipped`, over both lanes; an error counts as failed.
+The lanes run side by side, each line headed by its lane; their tests wait for JVMs more than they compute. tests/unit runs
+first: it needs no JVM, so a mistake shows in seconds. The last line printed is `total: N passed, N failed, N skipped`,
+over both lanes; an error counts as failed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +76,9 @@ def plan(extra: Sequence[str], root: Path = ROOT) -> list[tuple[str, list[str]]]
     return [run for run in runs if (root / run[1][0]).is_dir()]
 
 
-def run_lane(lane: str, extra: Sequence[str]) -> Result:
-    """Run one lane's pytest, its output streamed."""
+def run_lane(lane: str, extra: Sequence[str], head: str) -> tuple[Result, float]:
+    """Run one lane's pytest, its output streamed, ``head`` before each line; what it came to, and its seconds."""
+    start = time.monotonic()
     venv = ROOT / ".venv" / lane / "bin"
     python = str(venv / "python")
     env = os.environ | {
@@ -88,12 +91,24 @@ def run_lane(lane: str, extra: Sequence[str]) -> Result:
         report = ROOT / ".reports" / f"{lane}-{name}.xml"
         report.unlink(missing_ok=True)
         print(f"== {lane}: {name}", flush=True)
-        command = [python, "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit2"]
-        done = subprocess.run([*command, *args], cwd=ROOT, env=env, stdin=subprocess.DEVNULL)
-        result += read_report(report, done.returncode)
-        if done.returncode == 2:  # interrupted
+        command = [python, "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit2", *args]
+        status = _streamed(command, env, head)
+        result += read_report(report, status)
+        if status == 2:  # interrupted
             break
-    return result
+    return result, time.monotonic() - start
+
+
+def _streamed(command: Sequence[str], env: dict[str, str], head: str) -> int:
+    """Run it in the project's folder, to its end; its exit status."""
+    told = subprocess.PIPE if head else None
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=told, stderr=told and subprocess.STDOUT
+    ) as run:
+        for line in run.stdout or ():
+            sys.stdout.buffer.write(head.encode() + line)  # in one piece: the other lane writes too
+            sys.stdout.flush()
+    return run.returncode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,14 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--lane", choices=LANES, action="append", help="this lane only")
     lanes = parser.parse_args(words[:cut]).lane or list(LANES)
-    results, lines = [], []
-    for lane in lanes:
-        start = time.monotonic()
-        result = run_lane(lane, words[cut + 1 :])
-        results.append(result)
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        heads = [f"{lane:<{max(map(len, lanes))}} | " if len(lanes) > 1 else "" for lane in lanes]
+        runs = [pool.submit(run_lane, lane, words[cut + 1 :], head) for lane, head in zip(lanes, heads, strict=True)]
+        done = [run.result() for run in runs]
+    lines = []
+    for lane, (result, seconds) in zip(lanes, done, strict=True):
         lines += [f"skipped on {lane}: {n} × {why}" for why, n in result.reasons.most_common()]
-        lines.append(f"{lane}: {time.monotonic() - start:.0f} s")
-    total = sum(results, Result())
+        lines.append(f"{lane}: {seconds:.0f} s")
+    total = sum((result for result, _ in done), Result())
     print()
     print("\n".join(lines))
     if not total.ran:
