@@ -31,7 +31,7 @@ def submit(job: str, conf: str) -> list[str]:
     return [
         str(Path(sys.executable).parent / "spark-submit"),
         *("--properties-file", "conf/spark/local.conf", "--py-files", "examples/digits.py"),
-        *(f"jobs/{job}.py", f"conf/demo/{conf}.yaml"),
+        *(f"jobs/{job}.py", "--conf-file", f"conf/demo/{conf}.yaml"),
     ]
 
 
@@ -49,11 +49,11 @@ def announce(step: int, what: str) -> None:
 def run(job: str, conf: str) -> float:
     """Run a job to its end; its seconds. A failed job ends the demo."""
     command = submit(job, conf)
-    print("  $ spark-submit " + " ".join(command[-2:]), flush=True)
+    print("  $ spark-submit " + " ".join(command[-3:]), flush=True)
     started = time.monotonic()
     status = subprocess.run(command, env=environment(), cwd=ROOT, check=False).returncode
     if status:
-        raise SystemExit(f"{command[-2]} ended with status {status}; see its messages above")
+        raise SystemExit(f"{command[-3]} ended with status {status}; see its messages above")
     return time.monotonic() - started
 
 
@@ -83,9 +83,12 @@ def stream(query: subprocess.Popen[str], rows: pa.Table) -> float:
     """Let files arrive while the query runs, end it; seconds from the first arrival to the last row out."""
     arriving, staging = DEMO / "arriving", DEMO / "staging"
     digits.write(staging, rows, ARRIVALS)
-    print("  $ spark-submit " + " ".join(submit("score_stream", "score_stream")[-2:]) + " &", flush=True)
+    print("  $ spark-submit " + " ".join(submit("score_stream", "score_stream")[-3:]) + " &", flush=True)
     assert query.stdout is not None
-    print("  " + query.stdout.readline().strip(), flush=True)  # it says that it runs
+    while "scoring what arrives" not in (line := query.stdout.readline()):
+        if not line:
+            raise SystemExit("the stream did not start; see its messages above")
+    print("  " + line.strip(), flush=True)
     started = time.monotonic()
     expected = 0
     for file in sorted(staging.iterdir()):

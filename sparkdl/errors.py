@@ -11,6 +11,8 @@
      │   ├─ EmptyDatasetError                   no rows at all
      │   └─ TooFewRowsError                     fewer rows than ranks
      ├─ StoreError               (OSError)      a path cannot be read or written
+     │   ├─ SourceNotFoundError                 there is nothing to read
+     │   └─ OverlapError                        what is to be written lies in what is read
      ├─ ModelNotPicklableError   (TypeError)    the model cannot travel to the executors
      ├─ LaunchError              (RuntimeError) the ranks could not be started or did not come back
      │   ├─ NotEnoughSlotsError                 fewer task slots than ranks
@@ -135,6 +137,14 @@ class StoreError(SparkdlError, OSError):
     """A path cannot be read or written. Fields: ``uri``."""
 
     uri: str
+
+
+class SourceNotFoundError(StoreError):
+    """There is nothing to read at that place."""
+
+
+class OverlapError(StoreError):
+    """What is to be written and what is read lie in one another."""
 
 
 class ModelNotPicklableError(SparkdlError, TypeError):

@@ -41,6 +41,14 @@ def for_job(name: str) -> SparkSession:
     return SparkSession.builder.appName(name).getOrCreate()
 
 
+def is_there() -> bool:
+    """True if this process has a Spark session already."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    return SparkContext._active_spark_context is not None or SparkSession.getActiveSession() is not None
+
+
 def current() -> SparkSession:
     """The session of this thread, or the one that there is."""
     from pyspark.sql import SparkSession

@@ -1,8 +1,9 @@
 """The jobs' confs: YAML, checked by typed models before anything runs."""
 
-from sparkdl.conf.base import Conf, filled, load, of_command_line
+from sparkdl.conf.base import Conf, filled, load, printable, schema
+from sparkdl.conf.batch import ScoreBatchConf
 from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
-from sparkdl.conf.tables import ScoreBatchConf, TrainConf
+from sparkdl.conf.train import TrainConf
 
 __all__ = [
     "Conf",
@@ -16,5 +17,6 @@ __all__ = [
     "TrainConf",
     "filled",
     "load",
-    "of_command_line",
+    "printable",
+    "schema",
 ]

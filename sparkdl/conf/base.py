@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sparkdl import store
 from sparkdl.errors import ConfError, did_you_mean
 
 _FROM_ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_]\w*)\}")
@@ -27,24 +27,17 @@ class Conf(BaseModel):
 C = TypeVar("C", bound=Conf)
 
 
-def load(kind: type[C], path: str) -> C:
+def load(kind: type[C], path: str, *, changes: Sequence[str] = ()) -> C:
     """The conf in the YAML file at ``path``. Raises ConfError naming file, key, value and what was expected.
+
+    changes: of single values, each ``key.key=value``, the value as YAML.
 
     A value may hold ``${env:NAME}``: it stays as it is written until ``filled``, so that no secret is in a message, and
     it is an error here if the environment has no NAME. A key whose name is that of a secret must have such a value.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfError(f"cannot read the conf {path!r}: {error.strerror}", path=path, key=None) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfError(f"{path} is not YAML: {error}", path=path, key=None) from error
-    if not isinstance(content, dict):
-        raise ConfError(
-            f"{path} must be a map of keys to values (got {type(content).__name__}); its keys are {list(kind.model_fields)}",
-            path=path,
-            key=None,
-        )
+    content = _read(kind, path)
+    for change in changes:
+        _apply(kind, content, change, path)
     _check_secrets(content, path, ())
     try:
         return kind(**{str(key): value for key, value in content.items()})
@@ -52,6 +45,88 @@ def load(kind: type[C], path: str) -> C:
         lines = [_explained(found, kind) for found in error.errors()]
         key = str((error.errors()[0]["loc"] or (None,))[0])
         raise ConfError(f"{path}:\n  " + "\n  ".join(lines), path=path, key=key) from error
+
+
+def _read(kind: type[Conf], path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfError(
+            f"there is no conf at {path!r}; it is looked for in {os.getcwd()}", path=path, key=None
+        ) from error
+    except OSError as error:
+        raise ConfError(f"cannot read the conf {path!r}: {error.strerror}", path=path, key=None) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfError(f"{path} is not YAML: {error}", path=path, key=None) from error
+    if not isinstance(content, dict):
+        got = "nothing: the file is empty" if content is None else _what(content)
+        raise ConfError(
+            f"{path} must be a map of keys to values (got {got}); its keys are {list(kind.model_fields)}",
+            path=path,
+            key=None,
+        )
+    return content
+
+
+def _what(value: Any) -> str:
+    names = {dict: "a map", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return f"{names.get(type(value), type(value).__name__)}, {value!r}"
+
+
+def _apply(kind: type[Conf], content: dict[str, Any], change: str, path: str) -> None:
+    """Put a value in its place. Raises ConfError if there is no such place."""
+    told, mark, text = change.partition("=")
+    if not mark or not told.strip():
+        raise ConfError(f"--set takes KEY=VALUE, such as trigger='2 seconds' (got {change!r})", path=path, key=None)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfError(f"--set {told}: the value is not YAML: {error}", path=path, key=told) from error
+    *outer, last = _place(kind, told.strip().split("."))
+    inner: Any = content
+    for number, key in enumerate(outer):
+        if inner.get(key) is None:
+            inner[key] = {}
+        inner = inner[key]
+        if not isinstance(inner, dict):
+            where = ".".join(outer[: number + 1])
+            raise ConfError(
+                f"--set {told}: {where} is {_what(inner)}, and not a map; set it whole", path=path, key=outer[0]
+            )
+    inner[last] = value
+
+
+def _place(kind: type[BaseModel], keys: list[str]) -> list[str]:
+    """The keys of a dotted key. In a map of options the rest is one key: ``kafka.bootstrap.servers``."""
+    field = _fields(kind).get(keys[0])
+    if field is None or len(keys) == 1:
+        return keys
+    inner = _models(field.annotation)
+    if inner:
+        return [keys[0], *_place(inner[0], keys[1:])]
+    maps = [type_ for type_ in (field.annotation, *get_args(field.annotation)) if get_origin(type_) is dict]
+    if maps and get_args(maps[0])[1] is not Any:
+        return [keys[0], ".".join(keys[1:])]
+    return keys
+
+
+def schema(kind: type[Conf]) -> dict[str, Any]:
+    """The JSON Schema of a conf, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema(by_alias=True)}
+
+
+def printable(conf: Conf) -> dict[str, Any]:
+    """All values of the conf, defaults too, without secrets: ``${env:NAME}`` as it is written, passwords in URIs left out."""
+    told = _hushed(conf.model_dump(by_alias=True, exclude_none=True))
+    return dict(told)
+
+
+def _hushed(value: Any) -> Any:
+    if isinstance(value, str):
+        return store.shown(value)
+    if isinstance(value, Mapping):
+        return {key: _hushed(inner) for key, inner in value.items()}
+    return [_hushed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_secrets(value: Any, path: str, place: tuple[str, ...]) -> None:
@@ -68,7 +143,7 @@ def _check_secrets(value: Any, path: str, place: tuple[str, ...]) -> None:
                 raise ConfError(f"{path}:\n  {key}: the environment has no {name}; set it", path=path, key=place[0])
         if place and _NAMES_A_SECRET.search(place[-1]) and not _FROM_ENVIRONMENT.search(value):
             raise ConfError(
-                f"{path}:\n  {key}: a secret does not belong in a file; write ${{env:NAME}} and set NAME",
+                f"{path}:\n  {key}: a secret does not belong in a conf; write ${{env:NAME}} and set NAME",
                 path=path,
                 key=place[0],
             )
@@ -85,7 +160,7 @@ def filled(value: Any) -> Any:
 
 def _explained(found: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in found["loc"])
-    fields = {field.alias or name: field for name, field in _of_place(kind, found["loc"][:-1]).model_fields.items()}
+    fields = _fields(_of_place(kind, found["loc"][:-1]))
     if found["type"] == "extra_forbidden":
         return f"{key}: there is no such key{did_you_mean(str(found['loc'][-1]), fields)}"
     if found["type"] == "missing":
@@ -93,30 +168,39 @@ def _explained(found: Any, kind: type[BaseModel]) -> str:
     if found["type"] == "value_error":  # ours: it names what it got
         said = f"{found['ctx']['error']}"
         return f"{key}: {said}" if key else said
-    return f"{key}: {found['msg']} (got {found['input']!r})"
+    said = _EXPECTED.get(found["type"], found["msg"].removeprefix("Input "))
+    return f"{key}: {said} (got {_what(found['input'])})"
+
+
+_EXPECTED = {  # pydantic's words, as a conf's author has them
+    "string_type": "should be a text",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "dict_type": "should be a map of keys to values",
+    "model_type": "should be a map of keys to values",
+    "model_attributes_type": "should be a map of keys to values",
+    "list_type": "should be a list",
+}
 
 
 def _of_place(kind: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
     """The model of the map at ``place`` within one of ``kind``."""
     for part in place:
-        field = kind.model_fields.get(str(part))
+        field = _fields(kind).get(str(part))
         if field is not None:
-            inner = [type_ for type_ in (field.annotation, *get_args(field.annotation)) if _is_model(type_)]
-            kind = inner[0] if inner else kind
+            kind = next(iter(_models(field.annotation)), kind)
     return kind
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _fields(kind: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
-def of_command_line(kind: type[C]) -> C:
-    """The conf named by the job's one argument; a bad one ends the job with its message and exit status 2."""
-    if len(sys.argv) != 2:
-        print(f"usage: spark-submit {sys.argv[0]} CONF.yaml", file=sys.stderr)
-        raise SystemExit(2)
-    try:
-        return load(kind, sys.argv[1])
-    except ConfError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from error
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the types of a field."""
+    return [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]

@@ -1,4 +1,4 @@
-"""The confs of jobs/score_stream.py and jobs/replay_dead_letters.py."""
+"""The confs of the jobs score_stream and replay_dead_letters."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class _Scoring(Conf):
 
 
 class ScoreStreamConf(_Scoring):
-    """jobs/score_stream.py."""
+    """The job score_stream."""
 
     source: SourceConf = Field(description="where events come from")
     checkpoint: str = Field(description="where the query keeps what it has done")
@@ -174,7 +174,7 @@ class ScoreStreamConf(_Scoring):
 
 
 class ReplayConf(_Scoring):
-    """jobs/replay_dead_letters.py."""
+    """The job replay_dead_letters."""
 
     deadLetter: str = Field(description="the URI of the dead letters, a table of Parquet")
     checkpoint: str | None = Field(None, description="what was replayed already; DEADLETTER.replay by default")

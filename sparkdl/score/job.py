@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import columns as arrow_columns
 from sparkdl import store
 from sparkdl.bundle import Bundle
-from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, StoreError
+from sparkdl.errors import ColumnNotFoundError, InvalidParamError, OverlapError, SignatureError, StoreError
 from sparkdl.score import staging
 from sparkdl.score.output import Layout
 from sparkdl.score.sources import Source
@@ -158,9 +158,9 @@ def _folder(sink: Any) -> str:
 
 
 def _check_apart(source: Source, sink: str) -> None:
-    """Raise StoreError if the sink would be among the source's files, or replace them."""
+    """Raise OverlapError if the sink would be among the source's files, or replace them."""
     for place in source.places:
         if store.overlap(sink, place):
-            raise StoreError(
+            raise OverlapError(
                 f"the table {sink!r} and its source, {place!r}, lie in one another; choose another place", uri=sink
             )

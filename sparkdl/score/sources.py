@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from sparkdl import session, store
-from sparkdl.errors import InvalidParamError, SignatureError, SparkdlError, StoreError
+from sparkdl.errors import InvalidParamError, SignatureError, SourceNotFoundError, SparkdlError, StoreError
 from sparkdl.score.output import NULL_PARTITION
 from sparkdl.score.parquet import NotScannable, constant, footer
 from sparkdl.score.pieces import Constants, SourceFile
@@ -86,13 +86,13 @@ class Source:
 def opened(spark: SparkSession | None, source: Any) -> Source:
     """A URI of a Parquet file or folder or of a Delta table, or a DataFrame.
 
-    Raises InvalidParamError for something else, StoreError if there is nothing to read, SignatureError for a stream.
+    Raises InvalidParamError for something else, SourceNotFoundError if there is nothing to read, SignatureError for a stream.
     """
     if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
         uri = store.absolute(source)
         spark = spark or session.current()
         if not store.exists(uri):
-            raise StoreError(
+            raise SourceNotFoundError(
                 f"there is nothing at {uri!r}; 'source' is a Parquet file or folder, or a Delta table", uri=uri
             )
         return _delta(spark, uri) if store.exists(store.join(uri, "_delta_log")) else _parquet(spark, uri)
@@ -119,7 +119,7 @@ def _parquet(spark: SparkSession, uri: str) -> Source:
         _ = df.schema
     except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
         first = str(error).splitlines()[0] if str(error) else repr(error)
-        raise StoreError(f"there is no Parquet table at {uri!r}: {first}", uri=uri) from error
+        raise SourceNotFoundError(f"there is no Parquet table at {uri!r}: {first}", uri=uri) from error
     return _of_files(df, paths, (uri,), _folder(uri))
 
 

@@ -1,27 +1,16 @@
-"""What a job's conf says, made: events, sinks, a query; and how a job ends.
+"""What a job's conf says, made: events, sinks, a query.
 
 Secrets (``${env:NAME}`` in the conf) are put in here, where the values are used, and nowhere kept.
 """
 
 from __future__ import annotations
 
-import logging
-import signal
-import sys
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
 from sparkdl.conf.base import filled
-from sparkdl.errors import (
-    BundleNotFoundError,
-    ConfError,
-    InvalidParamError,
-    RegistryError,
-    SparkdlError,
-    StoreError,
-)
+from sparkdl.errors import SourceNotFoundError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,17 +21,14 @@ if TYPE_CHECKING:
     from sparkdl.stream.monitor import Monitor
     from sparkdl.stream.query import ScoreQuery
 
-DONE, FAILED, BAD_CONF, INPUT_MISSING, ALERT = 0, 1, 2, 3, 4  # exit statuses of a job
 _LOOK_EVERY_S = 0.2
-
-logger = logging.getLogger(__name__)
 
 
 def events(spark: SparkSession, conf: SourceConf) -> DataFrame:
-    """The streaming DataFrame. Raises StoreError if there is no folder at its path."""
+    """The streaming DataFrame. Raises SourceNotFoundError if there is no folder at its path."""
     path = filled(conf.path)
     if path and not any(mark in path for mark in "*?[{") and not store.exists(path):
-        raise StoreError(f"there is nothing at {conf.path!r}, where events should arrive", uri=str(conf.path))
+        raise SourceNotFoundError(f"there is nothing at {conf.path!r}, where events should arrive", uri=str(conf.path))
     reader = spark.readStream.format(conf.format).options(**filled(conf.options))
     if conf.columns:
         reader = reader.schema(conf.columns)
@@ -75,7 +61,7 @@ def monitor(conf: MonitorConf | None) -> Monitor | None:
 
 
 def start(spark: SparkSession, conf: ScoreStreamConf, monitor: Monitor | None = None) -> ScoreQuery:
-    """The query, started. Raises as ``score_stream`` does, and StoreError as ``events``."""
+    """The query, started. Raises as ``score_stream`` does, and SourceNotFoundError as ``events``."""
     from sparkdl.stream.start import score_stream
 
     return score_stream(
@@ -124,31 +110,3 @@ def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
         query.stop()
     else:
         query.awaitTermination()
-
-
-def told_by_signals() -> threading.Event:
-    """Set at SIGTERM and SIGINT."""
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    return told
-
-
-def exit_status(job: Callable[[], int | None]) -> int:
-    """That of the job, its error said on stderr: 0 done, 1 failed, 2 bad conf, 3 input missing, 4 ended by an alert."""
-    try:
-        return job() or DONE
-    except (BundleNotFoundError, RegistryError, StoreError) as error:
-        return _said(error, INPUT_MISSING)
-    except (ConfError, InvalidParamError) as error:
-        return _said(error, BAD_CONF)
-    except SparkdlError as error:
-        return _said(error, FAILED)
-    except Exception as error:
-        logger.debug("the job failed", exc_info=True)
-        return _said(error, FAILED)
-
-
-def _said(error: Exception, status: int) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    return status

@@ -18,6 +18,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 import sparkdl
+from sparkdl.jobs import signals
 from sparkdl.stream import configured
 
 COLUMNS = "id bigint, features array<float>, code bigint"
@@ -77,7 +78,7 @@ def main(folder: str, text: str) -> None:
     for name, value in {**CONF, **told.get("conf", {}), "spark.sql.warehouse.dir": f"{folder}/warehouse"}.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
-    told_to_end = configured.told_by_signals()
+    told_to_end = threading.Event()
     sink = Dying(f"{folder}/out")
     sink.kill, sink.nth, sink.seed = told.get("kill"), told.get("nth", 0), told.get("seed", 0)
     payload = sparkdl.payloads.JSON(COLUMNS) if "servers" in told else None
@@ -92,7 +93,8 @@ def main(folder: str, text: str) -> None:
         payload=payload,
     )
     say(event="started", query=query.id)
-    configured.run_to_end(query, told_to_end)
+    with signals.taken(told_to_end.set):
+        configured.run_to_end(query, told_to_end)
     spark.stop()
     say(event="ended")
 

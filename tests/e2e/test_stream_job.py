@@ -19,7 +19,7 @@ def run(job, conf, place):
     told = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "PATH": PATH}
     submit_args = "--properties-file conf/spark/local.conf pyspark-shell"
     return subprocess.run(
-        [sys.executable, f"jobs/{job}.py", place / "conf.yaml"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, f"jobs/{job}.py", "--conf-file", place / "conf.yaml"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, **told, "PYSPARK_SUBMIT_ARGS": submit_args},
     )  # fmt: skip
 

@@ -54,8 +54,8 @@ BAD = [
     ({"payload": {"format": "protobuf", "message": "m", "descriptor": "d", "schema": "x"}}, ["'protobuf' has no schema"]),
     ({"monitor": {"alerts": [{"metric": "ded", "above": 1}]}}, ["monitor.alerts: ", "did you mean 'dead'?"]),
     ({"settings": {"batchsize": 3}}, ["TorchModel has no Param 'batchsize'; did you mean 'batchSize'?"]),
-    ({"share": 2}, ["share: Input should be less than or equal to 1 (got 2)"]),
-    ({"source": [1]}, ["source: Input should be a valid dictionary"]),
+    ({"share": 2}, ["share: should be less than or equal to 1 (got a number, 2)"]),
+    ({"source": [1]}, ["source: should be a map of keys to values (got a list, [1])"]),
 ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_no_map_no_yaml_no_file(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ConfError, match=said):
             conf.load(conf.ScoreStreamConf, str(path))
-    with pytest.raises(ConfError, match="cannot read the conf"):
+    with pytest.raises(ConfError, match="there is no conf at"):
         conf.load(conf.ScoreStreamConf, str(tmp_path / "none.yaml"))
 
 

@@ -1,18 +1,10 @@
-"""What a job's conf says, made; and how a job ends. (Streams themselves: tests/e2e/test_stream_job.py.)"""
+"""What a job's conf says, made. (Streams themselves: tests/e2e/test_stream_job.py.)"""
 
 import pytest
 
 from sparkdl import sinks
 from sparkdl.conf import MonitorConf, PayloadConf, SinkConf, SourceConf
-from sparkdl.errors import (
-    BundleNotFoundError,
-    ConfError,
-    InvalidParamError,
-    RegistryError,
-    SinkError,
-    StoreError,
-    StreamError,
-)
+from sparkdl.errors import SourceNotFoundError
 from sparkdl.stream import configured
 
 
@@ -41,31 +33,5 @@ def test_a_monitor(tmp_path, monkeypatch):
 
 def test_a_source_that_is_not_there(tmp_path):
     conf = SourceConf(format="json", path=str(tmp_path / "none"), columns="id bigint")
-    with pytest.raises(StoreError, match=r"there is nothing at .*none', where events should arrive"):
+    with pytest.raises(SourceNotFoundError, match=r"there is nothing at .*none', where events should arrive"):
         configured.events(None, conf)
-
-
-STATUSES = [
-    (ConfError("x", path="p", key=None), 2),
-    (InvalidParamError("x", param="p", value=1), 2),
-    (StoreError("x", uri="u"), 3),
-    (BundleNotFoundError("x", uri="u"), 3),
-    (RegistryError("x", registry="r", name=None, version=None), 3),
-    (StreamError("x", checkpoint="c"), 1),
-    (SinkError("x", checkpoint="c", sink="s"), 1),
-    (RuntimeError("x"), 1),
-]
-
-
-@pytest.mark.parametrize(("error", "status"), STATUSES)
-def test_exit_statuses(error, status, capsys):
-    def job():
-        raise error
-
-    assert configured.exit_status(job) == status
-    assert capsys.readouterr().err == f"{type(error).__name__}: x\n"
-
-
-def test_the_job_says_how_it_ended():
-    assert configured.exit_status(lambda: None) == 0
-    assert configured.exit_status(lambda: configured.ALERT) == 4

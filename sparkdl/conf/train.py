@@ -1,4 +1,4 @@
-"""The confs of jobs/train.py and jobs/score_batch.py."""
+"""The conf of the job train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparkdl.errors import did_you_mean
 
 
 class TrainConf(Conf):
-    """jobs/train.py."""
+    """The job train."""
 
     data: str = Field(description="Parquet table to train on")
     test: str | None = Field(None, description="Parquet table to report held-out figures on")
@@ -30,19 +30,3 @@ class TrainConf(Conf):
             if name not in known:
                 raise ValueError(f"TorchEstimator has no Param {name!r}{did_you_mean(name, known)}")
         return value
-
-
-class ScoreBatchConf(Conf):
-    """jobs/score_batch.py."""
-
-    source: str = Field(description="Parquet or Delta table to score")
-    bundle: str = Field(description="the model")
-    output: str = Field(description="where the scored table is written, as Parquet")
-    columns: list[str] | None = Field(
-        None, description="columns of the source that the scored table keeps; all if none"
-    )
-    partitionBy: list[str] = Field(default_factory=list, description="columns that become folders")
-    rowGroupSize: int | None = Field(None, description="rows to a row group")
-    compression: str = Field("snappy", description="snappy, zstd, gzip, lz4 or none")
-    overwrite: bool = Field(False, description="replace a table that is there")
-    model: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")

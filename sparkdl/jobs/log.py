@@ -1,0 +1,52 @@
+"""What a job says: log lines on stderr, as text or as JSON, each with the id of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+FORMS = ("text", "json")
+
+
+@contextlib.contextmanager
+def to_stderr(form: str, job: str, run: str) -> Iterator[None]:
+    """While inside, what Python's loggers and warnings say is written to stderr, a line each: sparkdl's from INFO on,
+    others' from WARNING on. form: ``text``, ``time level [run] message``, or ``json``, an object a line."""
+    root, ours = logging.getLogger(), logging.getLogger("sparkdl")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_text(run) if form == "text" else _json(job, run))
+    before, level = root.handlers[:], ours.level
+    root.handlers = [handler]
+    ours.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        ours.setLevel(level)
+        root.handlers = before
+
+
+def _text(run: str) -> logging.Formatter:
+    made = logging.Formatter(f"%(asctime)s %(levelname)s [{run}] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    made.converter = time.gmtime
+    return made
+
+
+def _json(job: str, run: str) -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter
+
+    class Lines(JsonFormatter):  # type: ignore[misc]
+        def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
+            fields = log_data.pop("fields", None)
+            return {**(fields if isinstance(fields, dict) else {}), **log_data}
+
+    return Lines(
+        "%(levelname)s %(name)s %(message)s",
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
+        static_fields={"job": job, "run": run},
+        timestamp="time",
+        json_default=str,
+    )

@@ -1,0 +1,79 @@
+"""Run: one execution of a job, with its id, its Spark, its log, and whether it was told to end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sparkdl import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+
+def new_id() -> str:
+    """``YYYYMMDDTHHMMSS-xxxxxxxx``: when, in UTC, and eight random hex digits."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+class Run:
+    """job: its name. name: of Spark's application. form: of the log, ``text`` or ``json``. allowed: packages whose code the
+    conf may name. id: see ``new_id``; it is in each line of the log and in each output.
+
+    told_to_end: set at the first SIGTERM or SIGINT, at which the main thread also gets a KeyboardInterrupt, unless it
+    is ``patient``.
+    """
+
+    def __init__(self, job: str, *, name: str | None = None, form: str = "text", allowed: Collection[str] = ()) -> None:
+        self.id = new_id()
+        self.job, self.name, self.form, self.allowed = job, name or f"sparkdl {job}", form, tuple(allowed)
+        self.told_to_end = threading.Event()
+        self._is_patient = False
+        self._made: SparkSession | None = None
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session, made when first asked for; it ends with the run, unless it was there before."""
+        is_there = session.is_there()
+        made = session.for_job(self.name)
+        if not is_there:
+            self._made = made
+        return made
+
+    def tell(self, event: str, text: str, **fields: Any) -> None:
+        """A line of the log; as JSON it has ``event`` and the fields too."""
+        logger.info(text, extra={"event": event, "fields": fields})
+
+    def show(self, text: str, **fields: Any) -> None:
+        """What the job is for, on stdout: the text, or as JSON one object with the fields and the run's id."""
+        told = text if self.form == "text" else json.dumps({"job": self.job, "run": self.id, **fields}, default=str)
+        print(told, flush=True)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[threading.Event]:
+        """While inside, a signal sets ``told_to_end`` and no more: the work looks at it, and ends where it may."""
+        self._is_patient = True
+        try:
+            yield self.told_to_end
+        finally:
+            self._is_patient = False
+
+    def end(self) -> None:
+        """What a signal does. Raises KeyboardInterrupt if the work does not look itself."""
+        self.told_to_end.set()
+        if not self._is_patient:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Stop the session that was made here."""
+        if self._made is not None:
+            self._made.stop()

@@ -1,0 +1,137 @@
+"""The jobs' command line, log and exit statuses, as far as no Spark is needed."""
+
+import io
+import json
+import logging
+import re
+import signal
+import warnings
+
+import pytest
+
+from sparkdl.errors import (
+    BundleIntegrityError,
+    BundleNotFoundError,
+    ConfError,
+    InvalidParamError,
+    OverlapError,
+    RanksLostError,
+    RegistryError,
+    SignatureError,
+    SinkError,
+    SourceNotFoundError,
+    StoreError,
+    StreamError,
+    UntrustedBundleError,
+)
+from sparkdl.jobs import JOBS, command, log, signals, status
+from sparkdl.jobs.run import Run, new_id
+
+STATUSES = [
+    (ConfError("x", path="p", key=None), 2),
+    (InvalidParamError("x", param="p", value=1), 2),
+    (SignatureError("x", column=None, expected=None, got=None), 2),
+    (OverlapError("x", uri="u"), 2),
+    (UntrustedBundleError("x", uri="u"), 2),
+    (SourceNotFoundError("x", uri="u"), 3),
+    (BundleNotFoundError("x", uri="u"), 3),
+    (RegistryError("x", registry="r", name=None, version=None), 3),
+    (RanksLostError("x", reason="r"), 75),
+    (StoreError("x", uri="u"), 1),  # a full disk, say
+    (BundleIntegrityError("x", uri="u", file="f"), 1),
+    (StreamError("x", checkpoint="c"), 1),
+    (SinkError("x", checkpoint="c", sink="s"), 1),
+    (RuntimeError("x"), 1),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), STATUSES)
+def test_exit_statuses(error, expected):
+    assert status.of(error) == expected
+
+
+def test_run_ids_say_when_and_differ():
+    made = [new_id() for _ in range(100)]
+    assert len(set(made)) == 100
+    assert all(re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", one) for one in made)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_each_job_prints_its_schema(name, capsys):
+    assert command.main(name, ["--print-schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--conf-file"], ["--conf-file", "x", "y"], ["--conf-file", "x", "--log-format", "xml"]]
+)
+def test_bad_arguments_are_exit_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main("train", argv)
+    assert ended.value.code == 2
+    assert "usage: train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_missing_conf_is_exit_status_2(name, tmp_path, capsys):
+    assert command.main(name, ["--conf-file", str(tmp_path / "none.yaml")]) == 2
+    assert "there is no conf at" in capsys.readouterr().err
+
+
+def test_text_lines(capsys):
+    with log.to_stderr("text", "train", "the-run"):
+        logging.getLogger("sparkdl.x").info("some text")
+        logging.getLogger("other").info("not told")
+        warnings.warn("a warning", stacklevel=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO \[the-run\] some text", lines[0])
+    assert "WARNING [the-run]" in lines[1]
+    assert "a warning" in lines[1]
+    assert "not told" not in "".join(lines)
+
+
+def test_json_lines(capsys):
+    run = Run("train", form="json")
+    with log.to_stderr("json", "train", run.id):
+        run.tell("epoch", "epoch 1 of 3\nis done", loss=0.5, run="not mine", name="a")
+        warnings.warn("a warning", stacklevel=1)
+        try:
+            raise ValueError("of a library")
+        except ValueError:
+            logging.getLogger("other").exception("failed")
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["run"] for line in told] == [run.id] * 3
+    assert (told[0]["event"], told[0]["loss"], told[0]["message"]) == ("epoch", 0.5, "epoch 1 of 3\nis done")
+    assert (told[0]["level"], told[0]["job"]) == ("INFO", "train")
+    assert "a warning" in told[1]["message"]
+    assert "ValueError: of a library" in told[2]["error"]
+
+
+def test_the_log_is_as_it_was_afterwards(capsys):
+    handler = logging.StreamHandler(io.StringIO())
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.addHandler(handler)
+    try:
+        with log.to_stderr("text", "train", "x"):
+            assert handler not in root.handlers
+        assert root.handlers == [*before, handler]
+    finally:
+        root.removeHandler(handler)
+
+
+def test_the_first_signal_tells_and_interrupts():
+    run = Run("train")
+    with pytest.raises(KeyboardInterrupt), signals.taken(run.end):
+        signal.raise_signal(signal.SIGTERM)
+    assert run.told_to_end.is_set()
+
+
+def test_the_first_signal_only_tells_who_is_patient():
+    run = Run("score_stream")
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.taken(run.end), run.patient() as told:
+        assert not told.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert told.is_set()
+    assert signal.getsignal(signal.SIGTERM) is before
