@@ -1,0 +1,289 @@
+"""`python -m sparkdl pack --output environment.tar.gz`: this virtual environment as an archive for a cluster's executors.
+
+venv-pack writes the archive; here is what goes into it. Spark's own jars never do, for the executors have Spark; packages
+that are installed for editing are put in as the files they are now. `--only` packs what some packages need and nothing
+else, `--cpu` leaves out what of CUDA a process with torch does not have open when there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparkdl.errors import SparkdlError, did_you_mean
+
+if TYPE_CHECKING:
+    from venv_pack import File
+
+ENDINGS = (".tar.gz", ".tgz", ".tar")  # Spark unpacks .zip too, but without times and links, and bytecode is void then
+ALWAYS = ("sparkdl", "horovod")  # with --only
+SPARK_ITSELF = ("jars", "bin", "sbin", "examples", "data", "licenses", "python")  # folders of pip's pyspark
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
+_LOADED = "import torch; print(open('/proc/self/maps').read())"
+
+
+class PackError(SparkdlError, RuntimeError):
+    """The environment could not be packed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was made. size: bytes of the archive; content: bytes of the files in it."""
+
+    path: Path
+    python: str  # the executors' interpreter, which the archive links to
+    files: int
+    content: int
+    size: int
+    seconds: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `python -m sparkdl pack`."""
+    parser.add_argument("--output", metavar="FILE", required=True, help=f"the archive: {', '.join(ENDINGS)}")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="PACKAGE",
+        help="pack this package, as 'timm' or 'sparkdl[image]', and what it needs, and sparkdl and Horovod, and no other; "
+        "may be repeated (default: all that is installed)",
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="for executors without GPUs: without the CUDA libraries that torch can miss"
+    )
+    parser.add_argument(
+        "--python-prefix",
+        metavar="FOLDER",
+        help="where the executors have this version of Python: /usr if it is /usr/bin/python3.X (default: as here)",
+    )
+    parser.add_argument(
+        "--compress-level", type=int, choices=range(1, 10), default=1, metavar="1-9", help="of gzip (default: 1)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pack; say how large it is and how to submit with it. 1 if it could not be done."""
+    try:
+        packed = pack(
+            args.output,
+            only=args.only,
+            cpu=args.cpu,
+            python_prefix=args.python_prefix,
+            compress_level=args.compress_level,
+        )
+    except PackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(told(packed))
+    return 0
+
+
+def told(packed: Packed) -> str:
+    """What was packed and how to submit with it."""
+    return (
+        f"{packed.path}: {packed.size / 2**20:,.0f} MiB, {packed.files:,} files of {packed.content / 2**20:,.0f} MiB, "
+        f"in {packed.seconds:.0f} s\n"
+        f"The executors need {packed.python}, Java and Spark. Submit with it:\n"
+        f"  PYSPARK_DRIVER_PYTHON={sys.executable} PYSPARK_PYTHON=./environment/bin/python \\\n"
+        f"  spark-submit --archives {packed.path}#environment …"
+    )
+
+
+def pack(
+    output: str | os.PathLike[str],
+    *,
+    only: Sequence[str] | None = None,
+    cpu: bool = False,
+    python_prefix: str | None = None,
+    compress_level: int = 1,
+) -> Packed:
+    """Write the virtual environment that runs this to the archive ``output``, whole or not at all.
+
+    only: packages, as pip names them, to pack with what they need; all if None.
+    cpu: leave out what of CUDA ``import torch`` does not open.
+    python_prefix: the executors' Python is at ``PREFIX/bin/pythonX.Y``; that of this environment if None.
+
+    Raises PackError: not a virtual environment, no venv-pack, a package that is not installed or cannot be packed, a name
+    that says no format, a place that cannot be written.
+    """
+    began = time.monotonic()
+    path, prefix = Path(output), Path(sys.prefix)
+    _check(path, python_prefix)
+    owners = {name: set(_files(name)) for name in _installed()}
+    kept = set(owners) if only is None else needed([*only, *(name for name in ALWAYS if name in owners)])
+    left_out = _without(owners, kept) | _spark(owners.get("pyspark", set()))
+    if cpu:
+        left_out |= _cuda(owners)
+    python = f"{python_prefix or Path(sys.base_prefix)}/bin/python{sysconfig.get_python_version()}"
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        files = [*_content(prefix, left_out), *_edited(prefix, kept)]
+        link = Path(folder, "python")
+        link.symlink_to(python)  # venv-pack's own rewriting knows no link to pythonX.Y
+        files = [file._replace(source=str(link)) if file.target == "bin/python" else file for file in files]
+        made = _written(prefix, files, Path(folder), path, python_prefix, compress_level)
+        os.replace(made, path)
+    content = sum(os.path.getsize(file.source) for file in files if not os.path.islink(file.source))
+    return Packed(path, python, len(files), content, path.stat().st_size, time.monotonic() - began)
+
+
+def _check(path: Path, python_prefix: str | None) -> None:
+    if not path.name.endswith(ENDINGS):
+        raise PackError(f"--output must end with one of {', '.join(ENDINGS)} (got {str(path)!r})")
+    if not path.parent.is_dir():
+        raise PackError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+    if python_prefix is not None and not os.path.isabs(python_prefix):
+        raise PackError(f"--python-prefix must be an absolute path, of a folder with bin/ (got {python_prefix!r})")
+    if not Path(sys.prefix, "pyvenv.cfg").exists():
+        raise PackError(
+            f"{sys.prefix} is not a virtual environment; make one (python -m venv) and install sparkdl there, or pack a "
+            "conda environment with conda-pack"
+        )
+    if importlib.util.find_spec("venv_pack") is None:
+        raise PackError("packing needs venv-pack, which this Python does not have: pip install 'sparkdl[pack]'")
+
+
+def _installed() -> list[str]:
+    """Distributions of this environment, in pip's canonical spelling."""
+    return sorted({_canonical(found.metadata["Name"]) for found in metadata.distributions() if _is_ours(found)})
+
+
+def _is_ours(found: metadata.Distribution) -> bool:
+    return str(found.locate_file("")).startswith(sys.prefix)
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _files(name: str) -> Iterator[str]:
+    """The files of a distribution, from its own record."""
+    found = metadata.distribution(name)
+    return (os.path.normpath(str(found.locate_file(file))) for file in found.files or ())
+
+
+def needed(packages: Iterable[str]) -> set[str]:
+    """The distributions that these, as pip names them, need, and they themselves. Raises PackError if one is not here."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    here, done, todo = set(_installed()), set(), []
+    for text in packages:
+        try:
+            asked = Requirement(text)
+        except InvalidRequirement as error:
+            raise PackError(f"--only takes packages as pip names them, 'sparkdl[image]' say (got {text!r})") from error
+        if _canonical(asked.name) not in here:
+            raise PackError(
+                f"--only {text}: this environment has no package {asked.name!r}{did_you_mean(asked.name, here)}"
+            )
+        todo.append((_canonical(asked.name), frozenset(asked.extras)))
+    while todo:
+        name, extras = todo.pop()
+        if name not in here or (name, extras) in done:
+            continue  # not installed: an optional one, or of another platform
+        done.add((name, extras))
+        for line in metadata.requires(name) or ():
+            of = Requirement(line)
+            if of.marker is None or any(of.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                todo.append((_canonical(of.name), frozenset(of.extras)))
+    return {name for name, _ in done}
+
+
+def _without(owners: dict[str, set[str]], keep: Collection[str]) -> set[str]:
+    """Files of the distributions that are not to be kept; one that several have stays if any does."""
+    kept = set().union(*(files for name, files in owners.items() if name in keep))
+    return set().union(*(files for name, files in owners.items() if name not in keep)) - kept
+
+
+def _spark(files: Iterable[str]) -> set[str]:
+    """Of the files of pip's pyspark, those of Spark itself."""
+    package = os.path.join(sysconfig.get_path("purelib"), "pyspark")
+    folders = tuple(os.path.join(package, name, "") for name in SPARK_ITSELF)
+    return {file for file in files if file.startswith(folders)}
+
+
+def _cuda(owners: dict[str, set[str]]) -> set[str]:
+    """What of CUDA a process that has imported torch does not have open."""
+    done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PackError(f"--cpu asks torch what it opens, and torch cannot be imported:\n{done.stderr[-2000:]}")
+    opened = set(re.findall(r"(/\S+\.so\S*)$", done.stdout, re.MULTILINE))
+    unneeded = _without(owners, keep={name for name in owners if not CUDA.match(name)})
+    return {file for file in unneeded if os.path.realpath(file) not in opened}
+
+
+def _content(prefix: Path, left_out: Collection[str]) -> Iterator[File]:
+    """The environment's files, without those left out, their bytecode, and links to packages installed for editing."""
+    from venv_pack import Env, VenvPackException
+
+    try:
+        env = Env(str(prefix))
+    except VenvPackException as error:
+        raise PackError(f"{error}\nInstall them without -e, or ship them with --py-files") from error
+    for file in env.files:
+        source = _source_of(file.source)
+        if source not in left_out and not os.path.basename(source).startswith("__editable__"):
+            yield file
+
+
+def _edited(prefix: Path, kept: Iterable[str]) -> Iterator[File]:
+    """The packages that are installed for editing, as if they lay among the others."""
+    from venv_pack import File
+
+    for name in kept:
+        found = metadata.distribution(name)
+        if not json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
+            continue
+        for package in (found.read_text("top_level.txt") or "").split():
+            spec = importlib.util.find_spec(package)
+            for folder in (spec and spec.submodule_search_locations) or ():
+                for path in sorted(Path(folder).rglob("*")):
+                    inside = Path(sysconfig.get_path("purelib"), package, path.relative_to(folder))
+                    if path.is_file():
+                        yield File(str(path), str(inside.relative_to(prefix)))
+
+
+def _source_of(path: str) -> str:
+    """The source of a file of bytecode, any other file itself: no record names bytecode that was made later."""
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) != "__pycache__":
+        return path
+    return os.path.join(os.path.dirname(folder), name.split(".")[0] + ".py")
+
+
+def _written(
+    prefix: Path, files: list[File], folder: Path, path: Path, python_prefix: str | None, compress_level: int
+) -> Path:
+    """The archive of these files, in ``folder``."""
+    from venv_pack import Env
+
+    made = folder / path.name
+    env = Env(str(prefix))
+    env.files = files
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)  # where venv-pack writes: the output's disk, not /tmp
+    try:
+        env.pack(str(made), python_prefix=python_prefix, compress_level=compress_level)
+        made.chmod(0o666 & ~_umask())
+    except OSError as error:
+        raise PackError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    finally:
+        tempfile.tempdir = before
+    return made
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
