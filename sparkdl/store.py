@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import hashlib
 import os
 import re
 import uuid
@@ -95,6 +97,16 @@ def read_bytes(uri: str) -> bytes:
     filesystem, path = resolve(uri)
     with filesystem.open_input_stream(path) as stream:
         return bytes(stream.read())
+
+
+def sha256(uri: str) -> str:
+    """Of a file's content, in hex. Raises FileNotFoundError or OSError as pyarrow does."""
+    filesystem, path = resolve(uri)
+    digest = hashlib.sha256()
+    with filesystem.open_input_stream(path) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -222,7 +234,8 @@ def move(uri: str, target: str) -> None:
 
 
 def exchange(uri: str, other: str) -> bool:
-    """Let two local folders take each other's name in one step; False, and nothing done, where that is not to be had."""
+    """Let two local folders take each other's name in one step; False, and nothing done, where that is not to be had. Raises
+    StoreError if it is, and one of them is not there, say."""
     filesystem, path = resolve(uri)
     if not isinstance(filesystem, fs.LocalFileSystem):
         return False
@@ -231,7 +244,12 @@ def exchange(uri: str, other: str) -> bool:
         return False
     at_working_directory, exchanges = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     paths = (os.fsencode(path), os.fsencode(resolve(other)[1]))
-    return bool(rename(at_working_directory, paths[0], at_working_directory, paths[1], exchanges) == 0)
+    if rename(at_working_directory, paths[0], at_working_directory, paths[1], exchanges) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise StoreError(f"{shown(uri)!r} and {shown(other)!r} cannot be exchanged: {os.strerror(number)}", uri=shown(uri))
 
 
 def shown(uri: str) -> str:

@@ -71,7 +71,7 @@ def score_table(
     layout = Layout.checked(partitionBy, rowGroupSize, compression)
     job = jobs.checked(sources.opened(spark, source), jobs.model_of(model), sink, columns, layout, overwrite=overwrite)
     if job.sink is None:
-        done = _scored(job, None, verbose)
+        done = scored(job, None, verbose=verbose)
     else:
         place = Staging(job.sink, job.key)
         staging.recover(job.sink)
@@ -80,14 +80,15 @@ def score_table(
             return ScoredTable.from_json(found, uri=job.sink, seconds=time.monotonic() - started, already=True)
         place.claim()
         try:
-            done = _scored(job, place, verbose)
+            done = scored(job, place, verbose=verbose)
         except BaseException:
             place.leave()
             raise
     return replace(done, seconds=time.monotonic() - started)
 
 
-def _scored(job: Job, place: Staging | None, verbose: bool) -> ScoredTable:
+def scored(job: Job, place: Staging | None, *, verbose: bool) -> ScoredTable:
+    """Score the checked job's table into the place, which is this call's alone, and commit it. Raises as ``score_table``."""
     try:
         return scan.score(job, place, verbose=verbose)
     except NotScannable as why:
@@ -133,7 +134,8 @@ def _by_dataframe(job: Job, place: Staging | None, why: str) -> ScoredTable:
     done = ScoredTable(job.sink, rows, written, invalid, 0.0, "dataframe", why)
     if place:
         job.source.check_unchanged()
-        place.commit(done.to_json(), files=None, overwrite=job.overwrite)
+        job.guard()
+        place.commit(done.to_json(), files=None, overwrite=job.overwrite, about=job.about)
     return done
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,16 @@ _FORMAT = 2  # of the staging folder: another one's pieces are not taken up
 _JSON_OF_DDL = {"tinyint": "byte", "smallint": "short", "int": "integer", "bigint": "long"}
 
 
+def _nothing() -> None:
+    """The guard of a run that nobody ends."""
+
+
 @dataclass(frozen=True)
 class Job:
     """sink: the URI of the table, or None. passed: columns of the source that the table keeps. outputs: the column of
-    each output of the model. error_column: or None. told: Spark's schema of the table, as JSON values."""
+    each output of the model. error_column: or None. told: Spark's schema of the table, as JSON values. about: what the
+    table's manifest says beside what is told of its rows. guard: called while tasks run, and before the commit; what it
+    raises ends the run."""
 
     source: Source
     model: TorchModel
@@ -40,6 +46,8 @@ class Job:
     told: dict[str, Any]
     layout: Layout
     overwrite: bool
+    about: dict[str, Any] | None = None
+    guard: Callable[[], None] = _nothing
 
     @property
     def needed(self) -> list[str]:

@@ -48,7 +48,7 @@ def score(job: Job, place: Staging | None, *, verbose: bool) -> ScoredTable:
     )
     before = _finished(place, len(pieces))
     left = {number: piece for number, piece in enumerate(pieces) if number not in before}
-    told = [*before.values(), *_run(spark, work, left, sum(piece.rows for piece in pieces), verbose=verbose)]
+    told = [*before.values(), *_run(job, work, left, sum(piece.rows for piece in pieces), verbose=verbose)]
     problem = next((part["problem"] for part in told if "problem" in part), None)
     if problem:
         raise _data_error(problem, place)
@@ -68,7 +68,9 @@ def score(job: Job, place: Staging | None, *, verbose: bool) -> ScoredTable:
             files = ["/".join([*(folder_name(name, None) for name in job.layout.partition_by), _EMPTY])]
             write_empty(store.join(place.table, files[0]), work.files, job.layout)
         job.source.check_unchanged()
-        place.commit(done.to_json(), files=files, overwrite=job.overwrite)
+        sums = {file: digest for part in told for file, digest in part.get("sha256", {}).items()}
+        job.guard()
+        place.commit(done.to_json(), files=files, overwrite=job.overwrite, about=job.about, sums=sums)
     return done
 
 
@@ -92,17 +94,18 @@ def _finished(place: Staging | None, pieces: int) -> dict[int, Told]:
     return {number: found for number, found in told.items() if found is not None}
 
 
-def _run(spark: Any, work: Work, pieces: Mapping[int, Piece], total: int, *, verbose: bool) -> list[Told]:
+def _run(job: Job, work: Work, pieces: Mapping[int, Piece], total: int, *, verbose: bool) -> list[Told]:
     """What the tasks tell, a piece each."""
     if not pieces:
         return []
+    spark = job.source.df.sparkSession
     tasks = spark.range(0, len(pieces), 1, len(pieces)).mapInArrow(_Task(work, tuple(pieces.items())), _TOLD)
     place, bar = work.staging, None
     if place and verbose:
         bar = bars.of_rows(total, "scoring")
         bar.initial = bar.n = total - sum(piece.rows for piece in pieces.values())
     try:
-        rows = session.collect(tasks, check=_watch(place, pieces, bar) if place else None)
+        rows = session.collect(tasks, check=_checks(job.guard, _watch(place, pieces, bar)) if place else None)
     except SparkdlError:
         raise
     except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
@@ -111,6 +114,14 @@ def _run(spark: Any, work: Work, pieces: Mapping[int, Piece], total: int, *, ver
         if bar is not None:
             bar.close()
     return [json.loads(row.told) for row in rows]
+
+
+def _checks(*checks: Callable[[], None]) -> Callable[[], None]:
+    def check() -> None:
+        for each in checks:
+            each()
+
+    return check
 
 
 def _watch(place: Staging, pieces: Mapping[int, Piece], bar: Any) -> Callable[[], None]:

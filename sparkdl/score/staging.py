@@ -10,8 +10,11 @@
         failed.json             the row for which the run ended
         old/                    for a moment, the table that this one replaces
         table/                  files of finished pieces
+            _sparkdl.json       what the table is, so that it is known when it is asked for again; written last
         final-…/                what table/ is called from the commit on, out of reach of late attempts; it becomes NAME
-            _sparkdl.json       what the table is, so that it is known when it is asked for again
+
+Of a run that works under a lease, which may be taken from it (see ``fence``), all but ``old`` and ``final-…`` is in
+``.NAME.sparkdl.TOKEN/KEY/``, and these two are in ``.NAME.sparkdl.TOKEN/commit/``.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import logging
 import posixpath
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +37,7 @@ from sparkdl.score.pieces import Piece
 
 MANIFEST = "_sparkdl.json"  # readers of Parquet do not see names with an underscore
 _BESIDE = ("_SUCCESS", "_metadata", "_common_metadata", "_temporary", MANIFEST)
-_FAILED, _PLAN, _OLD = "failed.json", "plan.json", "old"
+FAILED, PLAN, OLD, GATE = "failed.json", "plan.json", "old", "commit"
 Told = dict[str, Any]
 _claimed: set[str] = set()  # folders that this process works on
 _claims = threading.Lock()
@@ -43,17 +46,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Staging:
-    """Of the table at the URI ``sink``. key: 32 hex digits. plan: the id of the pieces, once they are ``planned``."""
+    """Of the table at the URI ``sink``. key: 32 hex digits. plan: the id of the pieces, once they are ``planned``. token: of
+    the lease, if the run works under one: a folder that was made before the lease was had, and is not made again."""
 
     sink: str
     key: str
     plan: str = ""
+    token: str | None = None
 
     @property
     def folder(self) -> str:
-        """The whole of it."""
+        """The whole of it, but for the gate."""
+        if self.token is not None:
+            return store.join(holder(self.sink, self.token), self.key)
         parent, name = posixpath.split(self.sink.rstrip("/"))
         return store.join(parent, f"{prefix(name)}-{self.key}")
+
+    @property
+    def gate(self) -> str:
+        """The folder that the table goes through on its way to the sink. Under a lease nothing here makes it."""
+        return self.folder if self.token is None else store.join(holder(self.sink, self.token), GATE)
 
     @property
     def table(self) -> str:
@@ -61,7 +73,7 @@ class Staging:
         return store.join(self.folder, "table")
 
     def claim(self) -> None:
-        """Make this call the one that works on it, and remove what runs that are gone left of other tables for this
+        """Without a lease: make this call the one that works on it, and remove what runs that are gone left of other tables for this
         place, and of attempts at this one. Raises StoreError if another call or process does, or if it cannot be
         written."""
         with _claims:
@@ -74,7 +86,7 @@ class Staging:
             parent, name = posixpath.split(self.sink.rstrip("/"))
             lease.sweep(parent, prefix(name))
             for name in store.names(self.folder):
-                if name in (_FAILED, "work") or name.startswith("final-"):
+                if name in (FAILED, "work") or name.startswith("final-"):
                     store.delete(store.join(self.folder, name))
         except BaseException as error:
             self._disclaim()
@@ -92,12 +104,12 @@ class Staging:
     def planned(self, plan: Callable[[], list[Piece]]) -> tuple[Staging, list[Piece]]:
         """The pieces, and the place in which these are finished: those of the first run, whatever the cluster is now, or
         else what ``plan`` gives."""
-        found = _read(store.join(self.folder, _PLAN))
+        found = read(store.join(self.folder, PLAN))
         if found is not None:
             return replace(self, plan=found["id"]), [Piece.from_json(piece) for piece in found["pieces"]]
         pieces, name = plan(), uuid.uuid4().hex
         told = {"id": name, "pieces": [piece.to_json() for piece in pieces]}
-        store.write_bytes(store.join(self.folder, _PLAN), json.dumps(told).encode())
+        store.write_bytes(store.join(self.folder, PLAN), json.dumps(told).encode())
         return replace(self, plan=name), pieces
 
     def work(self, attempt: str) -> str:
@@ -116,7 +128,7 @@ class Staging:
 
         Raises StoreError if the run that cut this plan is over and its plan is no more.
         """
-        found = _read(store.join(self.folder, _PLAN))
+        found = read(store.join(self.folder, PLAN))
         if found is None or found["id"] != self.plan:
             raise StoreError(f"the run that made {self.sink!r} is over, and so is its piece {number}", uri=self.sink)
         for file in told["files"]:
@@ -129,7 +141,7 @@ class Staging:
 
     def finished(self, number: int) -> Told | None:
         """What ``finish`` was told of the piece; None if it is not finished, or a file of it is gone."""
-        told: Told | None = _read(self._marker(number))
+        told: Told | None = read(self._marker(number))
         if told is None:
             return None
         return told if all(store.exists(store.join(self.table, file)) for file in told["files"]) else None
@@ -144,46 +156,65 @@ class Staging:
 
     def fail(self, told: Told) -> None:
         """Tell the driver of a row for which the run is to end, before all tasks have."""
-        store.write_bytes(store.join(self.folder, _FAILED), json.dumps(told).encode())
+        store.write_bytes(store.join(self.folder, FAILED), json.dumps(told).encode())
 
     def failure(self) -> Told | None:
         """What ``fail`` was told in this run."""
-        told: Told | None = _read(store.join(self.folder, _FAILED))
+        told: Told | None = read(store.join(self.folder, FAILED))
         return told
 
     def leave(self) -> None:
         """Nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
         try:
-            if any(name.startswith("done-") or name == _OLD for name in store.names(self.folder)):
+            if not any(name.startswith("done-") or name == OLD for name in store.names(self.folder)):
+                store.delete(self._whole)
+            elif self.token is None:
                 lease.release(self.folder)
-            else:
-                store.delete(self.folder)
         finally:
             self._disclaim()
 
-    def commit(self, told: Told, *, files: Iterable[str] | None, overwrite: bool) -> None:
+    @property
+    def _whole(self) -> str:
+        return self.folder if self.token is None else holder(self.sink, self.token)
+
+    def commit(
+        self,
+        told: Told,
+        *,
+        files: Iterable[str] | None,
+        overwrite: bool,
+        about: Told | None = None,
+        sums: Mapping[str, str] | None = None,
+    ) -> None:
         """Make it the table, with these files and no other, in one step; what was there before is deleted then.
 
-        files: None for those that are there. told: what ``committed`` gives back. Raises StoreError if a file is not
-        there, or if something came to be at ``sink`` meanwhile and is not to be replaced.
+        files: None for those that are there. told: what ``committed`` gives back. about: what else the manifest says.
+        sums: the SHA-256 of files, in hex, which a manifest under a lease has; those of others are taken here.
+
+        Raises StoreError if a file is not there, if something came to be at ``sink`` meanwhile and is not to be replaced,
+        or if the lease was taken over: the gate is gone then, and with it every way to the sink.
         """
-        final = store.join(self.folder, f"final-{uuid.uuid4().hex}")
+        final = store.join(self.gate, f"final-{uuid.uuid4().hex}")
+        kept = set(_files(self.table) if files is None else files)
+        names = sorted(name for name in kept if name.endswith(".parquet"))
+        manifest = {"key": self.key, "told": told, "files": names, **(about or {})}
+        if self.token is not None:
+            known = sums or {}
+            digests = {name: known.get(name) or store.sha256(store.join(self.table, name)) for name in names}
+            manifest |= {"token": self.token, "sha256": digests}
+        store.write_bytes(store.join(self.table, MANIFEST), json.dumps(manifest, indent=2).encode())
         store.move(self.table, final)  # a late attempt makes another table/
         try:
-            if files is not None:
-                _keep_only(final, set(files))
-            kept = sorted(name for name in _files(final) if name.endswith(".parquet"))
-            manifest = {"key": self.key, "told": told, "files": kept}
-            store.write_bytes(store.join(final, MANIFEST), json.dumps(manifest, indent=2).encode())
+            _keep_only(final, {*kept, MANIFEST})
             self._publish(final, overwrite)
         except BaseException:
             if store.exists(final) and not store.exists(self.table):
                 store.move(final, self.table)  # for the next run
             raise
         try:
-            store.delete(self.folder)
+            store.delete(self._whole)
         except OSError as error:  # a late attempt writes there
-            logger.info("%s, of a table that is done, cannot be deleted: %s", self.folder, error)
+            logger.info("%s, of a table that is done, cannot be deleted: %s", self._whole, error)
         self._disclaim()
 
     def _publish(self, final: str, overwrite: bool) -> None:
@@ -192,12 +223,13 @@ class Staging:
         elif not overwrite:
             raise StoreError(f"something was written to {self.sink!r} meanwhile; {_REMEDY}", uri=self.sink)
         elif not store.exchange(final, self.sink):
-            old = store.join(self.folder, _OLD)
+            old = store.join(self.gate, OLD)
             store.move(self.sink, old)
             try:
                 store.move(final, self.sink)
             except BaseException:
-                store.move(old, self.sink)
+                if store.exists(old):  # else whoever took the lease over has put it back
+                    store.move(old, self.sink)
                 raise
 
 
@@ -207,6 +239,12 @@ _REMEDY = "replace it by overwrite=True, or choose another place"
 def prefix(name: str) -> str:
     """Of the names of staging folders for a table of this name."""
     return f".{name}.sparkdl"
+
+
+def holder(sink: str, token: str) -> str:
+    """The folder of a run that works on this table under the lease of this token."""
+    parent, name = posixpath.split(sink.rstrip("/"))
+    return store.join(parent, f"{prefix(name)}.{token}")
 
 
 def check_sink(sink: str) -> None:
@@ -224,7 +262,7 @@ def recover(sink: str) -> None:
     parent, name = posixpath.split(sink.rstrip("/"))
     for found in store.names(parent):
         folder = store.join(parent, found)
-        old = store.join(folder, _OLD)
+        old = store.join(folder, OLD)
         is_left = lease.is_named(found, prefix(name)) and store.exists(old) and lease.is_abandoned(folder)
         if is_left and not store.exists(sink):
             store.move(old, sink)
@@ -239,7 +277,7 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
         return None
     is_folder = _is_folder(sink)
     names = store.names(sink) if is_folder else []
-    manifest = _read(store.join(sink, MANIFEST)) if MANIFEST in names else None
+    manifest = read(store.join(sink, MANIFEST)) if MANIFEST in names else None
     what = "something"
     if isinstance(manifest, dict) and {"key", "told", "files"} <= manifest.keys():
         gone = sorted(set(manifest["files"]) - _files(sink))
@@ -256,7 +294,7 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
     return None
 
 
-def _read(uri: str) -> Any:
+def read(uri: str) -> Any:
     """The JSON value in a file; None if there is none, or no whole one: a store may show a file that is being written."""
     try:
         return json.loads(store.read_bytes(uri))

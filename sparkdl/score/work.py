@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sparkdl import store
 from sparkdl.errors import DataError
 from sparkdl.score.output import Layout, PieceWriter
 from sparkdl.score.parquet import read
@@ -44,8 +45,8 @@ class Work:
     def do(self, number: int, piece: Piece) -> Told:
         """Score the piece, unless it is finished, and tell of it, as JSON values.
 
-        ``files``: under the table's folder; ``rows``; ``written``; ``invalid``: how many rows of each kind. Or, if a row
-        or a file ends the run: ``problem``, the message and fields of a DataError.
+        ``files``: under the table's folder; ``rows``; ``written``; ``invalid``: how many rows of each kind; under a lease
+        ``sha256``, of each file. Or, if a row or a file ends the run: ``problem``, the message and fields of a DataError.
         """
         found = self.staging.finished(number) if self.staging else None  # by an attempt whose answer was lost
         if found is not None:
@@ -68,6 +69,9 @@ class Work:
             told = self._written(piece, writer)
             if self.staging and writer:
                 told["files"] = writer.close()
+                if self.staging.token is not None:
+                    place = self.staging.work(attempt)
+                    told["sha256"] = {file: store.sha256(store.join(place, file)) for file in told["files"]}
                 self.staging.finish(number, attempt, told)
         except BaseException:
             if self.staging and writer:
