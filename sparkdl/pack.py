@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ENDINGS = (".tar.gz", ".tgz", ".tar")  # Spark unpacks .zip too, but without times and links, and bytecode is void then
 ALWAYS = ("sparkdl", "horovod")  # with --only
 SPARK_ITSELF = ("jars", "bin", "sbin", "examples", "data", "licenses", "python")  # folders of pip's pyspark
-CUDA = re.compile(r"nvidia-|cuda-|triton$")
-_LOADED = "import torch; print(open('/proc/self/maps').read())"
+CUDA = re.compile(r"nvidia-|cuda-|triton$")  # torch wants no Python of these without a GPU, and links to some libraries
+_LOADED = "import sys; sys.modules.update(cuda=None, triton=None); import torch; print(open('/proc/self/maps').read())"
 
 
 class PackError(SparkdlError, RuntimeError):
