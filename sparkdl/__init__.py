@@ -42,6 +42,7 @@ _HOME_OF = {
     "replay_dead_letters": "sparkdl.stream.replay",
     "score_stream": "sparkdl.stream.start",
     "score_table": "sparkdl.score.batch",
+    "show": "sparkdl.zeppelin",
     "watch": "sparkdl.stream.observe",
 }
 
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from sparkdl.train.messages import log_to_driver
     from sparkdl.train.summary import TrainingSummary
     from sparkdl.train.world import World
+    from sparkdl.zeppelin import show
 
 __all__ = [
     "Alert",
@@ -103,6 +105,7 @@ __all__ = [
     "replay_dead_letters",
     "score_stream",
     "score_table",
+    "show",
     "watch",
 ]
 

@@ -261,6 +261,11 @@ class Bundle:
             {"task": self.task, "metrics": self.metrics, "training": self.training},
         )
 
+    def _repr_html_(self) -> str:
+        from sparkdl.showing import facts
+
+        return facts.html(facts.of_bundle(self))
+
     @property
     def digest(self) -> str:
         """sha256 of the manifest, which holds that of every other file: one name for exactly this model."""

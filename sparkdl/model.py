@@ -59,6 +59,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         self._set(**params)
         return self
 
+    def _repr_html_(self) -> str:
+        from sparkdl.showing import facts
+
+        return facts.html(facts.of_model(self))
+
     @property
     def signature(self) -> Signature:
         """What goes in and what comes out."""

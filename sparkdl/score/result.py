@@ -52,3 +52,8 @@ class ScoredTable:
         how = f"{self.way}, {self.seconds:,.1f} s, {self.rows / max(self.seconds, 1e-9):,.0f} rows/s"
         before = f", {self.resumed} of {self.pieces} pieces finished before" if self.resumed else ""
         return f"ScoredTable({rows}{bad}; {'there already' if self.already else how + before})"
+
+    def _repr_html_(self) -> str:
+        from sparkdl.showing import facts
+
+        return facts.html(facts.of_table(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -27,25 +27,19 @@ _STYLE: Any = {
 }  # fmt: skip
 
 
-def pictures(run: Run) -> dict[str, str]:
+def pictures(run: Run, wanted: Collection[str] | None = None) -> dict[str, str]:
     """SVG by name: ``throughput``, ``latency``, ``dead``, ``versions``, ``lag``, ``psi``, ``histograms``; without those that
-    there is nothing for."""
-    made: dict[str, str] = {}
-    if run.times:
-        made["throughput"] = _throughput(run)
-        if any(run.seconds):
-            made["latency"] = _latency(run)
-        if any(run.dead):
-            made["dead"] = _over_time(run, run.dead, "rows/s among the dead letters, by kind")
-        if any(run.versions):
-            made["versions"] = _over_time(run, run.versions, "rows/s scored, by model version")
-    if run.lag:
-        made["lag"] = _lag(run)
-    if len(run.drift) > 1:
-        made["psi"] = _psi(run)
-    if run.drift and run.drift[-1].get("histograms"):
-        made["histograms"] = _histograms(run.drift[-1]["histograms"])
-    return made
+    there is nothing for, or that are not among the ``wanted``."""
+    there: list[tuple[str, Any, Callable[[], str]]] = [
+        ("throughput", run.times, lambda: _throughput(run)),
+        ("latency", any(run.seconds), lambda: _latency(run)),
+        ("dead", any(run.dead), lambda: _over_time(run, run.dead, "rows/s among the dead letters, by kind")),
+        ("versions", any(run.versions), lambda: _over_time(run, run.versions, "rows/s scored, by model version")),
+        ("lag", run.lag, lambda: _lag(run)),
+        ("psi", len(run.drift) > 1, lambda: _psi(run)),
+        ("histograms", run.drift and run.drift[-1].get("histograms"), lambda: histograms(run.drift[-1]["histograms"])),
+    ]
+    return {name: draw() for name, known, draw in there if known and (wanted is None or name in wanted)}
 
 
 @contextmanager
@@ -172,8 +166,9 @@ def _psi(run: Run) -> str:
     return written.getvalue()
 
 
-def _histograms(told: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    names = list(told)[:6]
+def histograms(told: Mapping[str, Mapping[str, Sequence[float]]], most: int = 6) -> str:
+    """Shares of the rows by bin, in training and now, a feature a picture; told: see ``drift.Edges.histogram``."""
+    names = list(told)[:most]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     with _figure(3.1 * columns, 1.9 * rows, rows, columns) as (axes, written):

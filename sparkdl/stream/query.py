@@ -97,11 +97,15 @@ class ScoreQuery:
             self._stop_between_batches()
         self.awaitTermination()
 
+    def events(self) -> list[dict[str, Any]]:
+        """What is known of this run, the last 10,000 micro-batches at most, as a monitor writes it."""
+        return self._told.known()
+
     def report(self, path: str) -> None:
         """Write what is known of this run as one HTML file, with pictures. Raises StoreError if it cannot be written."""
         from sparkdl.stream import report
 
-        report.write(path, self._told.known(), name=self.id)
+        report.write(path, self.events(), name=self.id)
 
     def _stop_between_batches(self) -> None:
         """``MicroBatches`` begins no batch any more; wait for the end of the one that runs."""
