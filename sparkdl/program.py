@@ -130,28 +130,49 @@ def checked_trust(trusted: bool | Collection[str]) -> Trust:
 
 
 def _factory(path: str, trusted: Trust) -> Any:
-    """The factory at ``path``; with a list of packages only if it is itself of one: ``package:os.system`` is not."""
-    found = import_object(path)
+    """The factory at ``path``; with a list of packages only if it is itself of one."""
     if trusted is True:
-        return found
-    home = getattr(found, "__module__", None)
-    own = isinstance(home, str) and home.partition(".")[0] in (trusted or ())
-    if not own or not (inspect.isfunction(found) or inspect.isclass(found)):
+        return import_object(path)
+    try:
+        return import_of(path, trusted or ())
+    except InvalidParamError as error:
         raise UntrustedBundleError(
-            f"{path!r} is not a function or class of the trusted packages {list(trusted or ())} (it is {found!r}); "
-            "if you trust where the bundle comes from, say trusted=True",
-            uri=None,
+            f"{error}; if you trust where the bundle comes from, say trusted=True", uri=None
+        ) from error
+
+
+def import_of(path: str, packages: Collection[str]) -> Any:
+    """The function or class named ``package.module:name``, if it is at home in one of ``packages``: ``package:os.system``
+    is not. Raises as ``import_object``, and InvalidParamError for what is at home elsewhere."""
+    found = import_object(path)
+    home = getattr(found, "__module__", None)
+    own = isinstance(home, str) and home.partition(".")[0] in packages
+    if not own or not (inspect.isfunction(found) or inspect.isclass(found)):
+        raise InvalidParamError(
+            f"{path!r} is not a function or class of the trusted packages {list(packages)} (it is a {type(found).__name__}"
+            f"{f' of {home}' if isinstance(home, str) else ''})",
+            param="model",
+            value=path,
         )
     return found
 
 
+def split_path(path: str) -> tuple[str, str]:
+    """Module and name of ``package.module:name``. Raises InvalidParamError if it is not of that form."""
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
+        raise InvalidParamError(
+            f"an import path must be written 'package.module:name' (got {path!r})", param="model", value=path
+        )
+    return module, name
+
+
 def import_object(path: str) -> Any:
-    """The object named ``package.module:name``. Raises SparkdlError naming what is missing."""
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise SparkdlError(f"an import path must be written 'package.module:name' (got {path!r})")
+    """The object named ``package.module:name``. Raises InvalidParamError for a path of another form, SparkdlError naming
+    what is missing."""
+    module, name = split_path(path)
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:

@@ -20,6 +20,13 @@ DEFAULT_LOSS = {
     "multiclass": "cross_entropy",
 }
 
+_LOWER_IS_BETTER = ("log_loss", "rmse", "mae")
+
+
+def is_lower_better(figure: str) -> bool:
+    """Of a figure of an evaluation; see ``sparkdl.evaluate``."""
+    return figure in _LOWER_IS_BETTER
+
 
 def label_dtype(task: str | None, column_dtype: str, float_dtype: str | None) -> str:
     """The dtype labels are given to the loss in: class numbers as int64, all else as the model's floats."""

@@ -2,13 +2,18 @@
 
 from sparkdl.conf.base import Conf, filled, load, printable, schema
 from sparkdl.conf.batch import ScoreBatchConf
+from sparkdl.conf.models import BeatsConf, DriftReportConf, EvaluateConf, PublishConf
 from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
 from sparkdl.conf.train import TrainConf
 
 __all__ = [
+    "BeatsConf",
     "Conf",
+    "DriftReportConf",
+    "EvaluateConf",
     "MonitorConf",
     "PayloadConf",
+    "PublishConf",
     "ReplayConf",
     "ScoreBatchConf",
     "ScoreStreamConf",

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 JOBS = {  # name -> one line of help
     "train": "train a model on a table and write its bundle",
+    "evaluate": "say how good a model is on rows that it has not seen",
+    "publish": "make a bundle a version of a registry, and let an alias name it",
     "score_batch": "score a table",
     "score_stream": "score events as they arrive",
     "replay_dead_letters": "score dead letters once more, after a fix",
+    "drift_report": "say how far a table is from what a model was trained on",
 }

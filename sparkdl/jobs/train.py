@@ -7,27 +7,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sparkdl import program, session, store
-from sparkdl.conf import TrainConf
-from sparkdl.errors import BundleError, OverlapError, SourceNotFoundError
-from sparkdl.jobs import status
+from sparkdl import session, store
+from sparkdl.conf import TrainConf, filled
+from sparkdl.errors import BundleError, OverlapError
+from sparkdl.jobs import code, models, status
 from sparkdl.jobs.run import Run
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkdl.estimator import TorchEstimator
+    from sparkdl.model import TorchModel
 
 CONF = TrainConf
 
 
 def plan(run: Run, conf: TrainConf, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """What would be trained, on what, into what."""
-    estimator = _estimator(conf)
-    table = _table(run, conf.data, "data")
+    estimator = _estimator(run, conf)
+    table = models.table(run, conf.data, "data")
     yield "data", f"{conf.data}, columns {table.columns}"
     if conf.test:
-        yield "test", f"{conf.test}, columns {_table(run, conf.test, 'test').columns}"
+        yield "test", f"{conf.test}, columns {models.table(run, conf.test, 'test').columns}"
     yield "model", f"{conf.model}, task {estimator.getOrDefault('task')}"
     _check_output(conf)
     yield "bundle", f"would be written to {conf.bundle}"
@@ -39,33 +40,41 @@ def plan(run: Run, conf: TrainConf, args: argparse.Namespace) -> Iterator[tuple[
 
 def start(run: Run, conf: TrainConf, args: argparse.Namespace) -> int:
     """Train, report held-out figures, write the bundle."""
-    from sparkdl.evaluate import held_out
-
-    estimator = _estimator(conf)
+    estimator = _estimator(run, conf)
     _check_output(conf)
-    model = estimator.fit(_table(run, conf.data, "data"))
-    bundle = model.bundle
-    if conf.test:
-        figures = held_out(model, _table(run, conf.test, "test"), estimator.getLabelCol())
-        bundle = replace(bundle, metrics={**bundle.metrics, **figures})
-        told = ", ".join(f"{name.removeprefix('test_')} {value:.4f}" for name, value in figures.items())
-        run.tell("held out", f"held out: {told}", **figures)
-    bundle.save(conf.bundle, overwrite=conf.overwrite)
-    run.show(f"bundle: {conf.bundle}", bundle=conf.bundle, digest=bundle.digest, metrics=dict(bundle.metrics))
+    data, test = (
+        models.table(run, uri, key) if uri else None for key, uri in (("data", conf.data), ("test", conf.test))
+    )
+    model = estimator.fit(data)
+    figures = _held_out(run, model, test, estimator.getLabelCol()) if test is not None else {}
+    bundle = replace(
+        model.bundle,
+        metrics={**model.bundle.metrics, **figures},
+        training={**model.bundle.training, "run": run.id},
+    )
+    bundle.save(filled(conf.bundle), overwrite=conf.overwrite)
+    where = store.shown(conf.bundle)
+    run.show(f"bundle: {where}, {bundle.digest[:12]}", bundle=where, digest=bundle.digest, metrics=dict(bundle.metrics))
     return status.DONE
 
 
-def _estimator(conf: TrainConf) -> TorchEstimator:
+def _held_out(run: Run, model: TorchModel, test: DataFrame, label: str) -> dict[str, float]:
+    """``test_accuracy`` and so on; nothing without a task."""
+    from sparkdl.evaluate import evaluate
+
+    if model.bundle.task is None:
+        return {}
+    figures = evaluate(model, test, label).figures
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    run.tell("held out", f"held out: {told}", **figures)
+    return {f"test_{name}": value for name, value in figures.items()}
+
+
+def _estimator(run: Run, conf: TrainConf) -> TorchEstimator:
     from sparkdl.estimator import TorchEstimator
 
     settings: dict[str, Any] = conf.estimator
-    return TorchEstimator(model=program.import_object(conf.model), **settings)
-
-
-def _table(run: Run, uri: str, key: str) -> DataFrame:
-    if not store.exists(uri):
-        raise SourceNotFoundError(f"there is nothing at {store.shown(uri)!r}, the conf's {key!r}", uri=store.shown(uri))
-    return run.spark.read.parquet(store.hadoop_uri(uri))
+    return TorchEstimator(model=code.named(run, conf.model, "model"), **settings)
 
 
 def _check_output(conf: TrainConf) -> None:

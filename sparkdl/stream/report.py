@@ -38,6 +38,14 @@ def write(path: str, events: str | os.PathLike[str] | Iterable[Mapping[str, Any]
 
 def html(run: Run, name: str) -> str:
     """The page. Raises SparkdlError if jinja2 or matplotlib is missing."""
+    return page("report.html", name=name, run=run, images=inline(pictures(run)), facts=_facts(run),
+                happened=run.happened[-LISTED:], more=max(0, len(run.happened) - LISTED),
+                dead=totals(run.dead), versions=totals(run.versions), nulls=_top(dict(run.nulls)),
+                drift=_drift(run))  # fmt: skip
+
+
+def page(template: str, **told: Any) -> str:
+    """A template of this package, filled in; text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -45,12 +53,15 @@ def html(run: Run, name: str) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"clock": _clock, "short": _short, "number": "{:,.0f}".format, "three": "{:.3g}".format}
-    images = {key: _inline(svg) for key, svg in pictures(run).items()}
-    page = environment.get_template("report.html")
-    return str(page.render(name=name, run=run, images=images, facts=_facts(run), version=__version__, now=time.time(),
-                           happened=run.happened[-LISTED:], more=max(0, len(run.happened) - LISTED),
-                           dead=totals(run.dead), versions=totals(run.versions), nulls=_top(dict(run.nulls)),
-                           drift=_drift(run), little=PSI_LITTLE, much=PSI_MUCH))  # fmt: skip
+    levels = {"little": PSI_LITTLE, "much": PSI_MUCH}
+    return str(environment.get_template(template).render(version=__version__, now=time.time(), **levels, **told))
+
+
+def inline(pictures: Mapping[str, str]) -> dict[str, str]:
+    """SVG by name as what an img's src takes."""
+    return {
+        key: f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" for key, svg in pictures.items()
+    }
 
 
 def _facts(run: Run) -> list[tuple[str, str, str]]:
@@ -82,10 +93,6 @@ def _drift(run: Run) -> list[Mapping[str, Any]]:
 def _top(counts: Mapping[str, int], most: int = FEATURES) -> dict[str, int]:
     there = {name: count for name, count in counts.items() if count}
     return dict(sorted(there.items(), key=lambda item: -item[1])[:most])
-
-
-def _inline(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _clock(at: float) -> str:
