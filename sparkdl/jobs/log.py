@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 
 FORMS = ("text", "json")
@@ -20,13 +21,17 @@ def to_stderr(form: str, job: str, run: str) -> Iterator[None]:
     before, level = root.handlers[:], ours.level
     root.handlers = [handler]
     ours.setLevel(logging.INFO)
-    logging.captureWarnings(True)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            yield
     finally:
-        logging.captureWarnings(False)
         ours.setLevel(level)
         root.handlers = before
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
 
 
 def _text(run: str) -> logging.Formatter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from sparkdl.train import messages
 _EVERY_S = 0.1
 _NO_FIGURES = ("kind", "event", "epoch", "lr", "rows", "seconds", "phases")
 _MOST_FIGURES = 8
+logger = logging.getLogger(__name__)
 
 
 class Report:
@@ -42,16 +44,16 @@ class FitProgress:
         """Show one message; kinds it does not know are for others."""
         kind = message["kind"]
         if kind == "log":
-            self._write(message["text"])
+            self._write(message["text"], message)
         elif kind == "joined":
             how = {"horovod": "Horovod", "torch": "torch.distributed"}[message["backend"]]
-            self._write(f"{message['size']} ranks, {how}, {message['device']}")
+            self._write(f"{message['size']} ranks, {how}, {message['device']}", message)
         elif kind == "retry":
             self.begins = True
-            self._write("retry {attempt} of {of} with {ranks} ranks: {reason}".format(**message))
+            self._write("retry {attempt} of {of} with {ranks} ranks: {reason}".format(**message), message)
         elif kind == "progress" and message["event"] == "epoch":
             self._move((message["epoch"] + 1) * self.rows)
-            self._write(_epoch_line(message, self.epochs))
+            self._write(_epoch_line(message, self.epochs), message)
         elif kind == "progress":
             self._move(message["epoch"] * self.rows + message["rows"])
             self.bar.set_description_str(f"epoch {message['epoch'] + 1}/{self.epochs}", refresh=False)
@@ -68,11 +70,15 @@ class FitProgress:
         self.begins = False
         self.bar.update(rows - self.bar.n)
 
-    def _write(self, text: str) -> None:
-        if self.bar.disable:
-            print(text, flush=True)
-        else:
+    def _write(self, text: str, message: dict[str, Any]) -> None:
+        if not self.bar.disable:
             self.bar.write(text)
+        elif logger.isEnabledFor(logging.INFO):  # a job's log, which has what the message holds as fields
+            event = message.get("event", message["kind"])
+            fields = {name: value for name, value in message.items() if name not in ("kind", "event", "text")}
+            logger.info(text, extra={"event": event, "fields": fields})
+        else:
+            print(text, flush=True)
 
 
 def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
