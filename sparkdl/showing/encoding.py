@@ -30,13 +30,20 @@ def needed(module: str, package: str = "") -> Any:
 
 def of_pixels(pixels: np.ndarray) -> tuple[bytes, str]:
     """The file of an image ``(H, W, 3)`` uint8, and its media type: PNG, for large ones JPEG."""
-    image = needed("PIL.Image", "pillow")
+    if pixels.shape[0] * pixels.shape[1] <= _LOSSLESS:
+        return png(pixels), "image/png"
+    return _file(pixels, "JPEG", quality=80), "image/jpeg"
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """The file of an image ``(H, W, 3)`` uint8."""
+    return _file(pixels, "PNG", optimize=True)
+
+
+def _file(pixels: np.ndarray, form: str, **options: Any) -> bytes:
     written = io.BytesIO()
-    small = pixels.shape[0] * pixels.shape[1] <= _LOSSLESS
-    image.fromarray(pixels).save(
-        written, *(["PNG"] if small else ["JPEG"]), **({"optimize": True} if small else {"quality": 80})
-    )
-    return written.getvalue(), "image/png" if small else "image/jpeg"
+    needed("PIL.Image", "pillow").fromarray(pixels).save(written, form, **options)
+    return written.getvalue()
 
 
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -21,7 +21,7 @@ MOST_CLASSES = 20  # shown; the others together
 MOST_CURVES = 8
 OTHERS = "others"
 _STEPS = 50  # of the log odds, each a bin: odds of a bin differ by 2 %
-_FARTHEST = 40.0  # log odds; beyond is one bin
+_FARTHEST = 110.0  # log odds, as far as float32 goes; beyond is one bin
 _TINY = 1e-300
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double", "boolean")
 
@@ -164,11 +164,12 @@ def rocs_of(
     """From ``(class, whether the row is of it, bin, rows, a probability beyond [0, 1])``."""
     if not counted:
         raise EmptyDatasetError()
-    beyond = next((value for *_, value in counted if value is not None), None)
-    if beyond is not None:
+    beyond = {one: value for one, *_, value in counted if one is not None and value is not None}
+    if beyond:
+        worst = beyond[max(beyond)]  # of a number a row, which is of class 1, as it was given
         raise DataError(
-            f"{name!r} holds {beyond:g}, and a probability is from 0 to 1; of logits it is 1 / (1 + exp(-x))",
-            column=name, row=None, file=None, expected="0 to 1", got=beyond,
+            f"{name!r} holds {worst:g}, and a probability is from 0 to 1; of logits it is 1 / (1 + exp(-x))",
+            column=name, row=None, file=None, expected="0 to 1", got=worst,
         )  # fmt: skip
     classes = sorted({one for one, *_ in counted if one is not None})
     chosen = classes[1:] if len(classes) == 2 else classes

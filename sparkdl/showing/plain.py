@@ -24,7 +24,8 @@ _SIGN = {True: "✓", False: "✗", None: ""}
 
 def text(pieces: Iterable[Piece]) -> str:
     """All of them, one below the other. Pictures and sounds are saved, and where is told."""
-    return "\n".join(_text(part) for piece in pieces for part in _simple(piece))
+    made = "\n".join(_text(part) for piece in pieces for part in _simple(piece))
+    return values.printable(made, lines=True)
 
 
 def renderables(pieces: Iterable[Piece]) -> list[RenderableType]:
@@ -79,8 +80,7 @@ def _tiles(piece: Tiles) -> list[Text | Facts | Table | Marked]:
     if any(tile.pixels is not None for tile in piece.tiles):
         from sparkdl.showing.images import sheet
 
-        data, media = encoding.of_pixels(sheet(piece.tiles))
-        found.append(Text(f"the images: {_saved(data, 'images.' + media.split('/')[1])}"))
+        found.append(Text(f"the images: {_saved(encoding.png(sheet(piece.tiles)), 'images.png')}"))
     return found
 
 
@@ -90,7 +90,7 @@ def _shape(tile: Tile) -> tuple[int, ...]:
 
 def _text(piece: Text | Facts | Table | Marked) -> str:
     if isinstance(piece, Text):
-        return values.printable(piece.text, lines=True)
+        return piece.text
     if isinstance(piece, Facts):
         width = max((len(what) for what, _ in piece.lines), default=0)
         return "\n".join(f"{values.printable(what):<{width}}  {values.printable(told)}" for what, told in piece.lines)
@@ -99,44 +99,38 @@ def _text(piece: Text | Facts | Table | Marked) -> str:
 
         sides = ["right" if i in piece.numeric else "left" for i in range(len(piece.columns))]
         cells = [["null" if value is None else values.printable(value) for value in row] for row in piece.rows]
-        table = tabulate(cells, piece.columns, "simple", colalign=sides if cells else None, disable_numparse=True)
+        names = [values.printable(name) for name in piece.columns]
+        table = tabulate(cells, names, "simple", colalign=sides if cells else None, disable_numparse=True)
         return "\n".join(filter(None, [table, piece.note]))
     marked = "".join(f"[{part}]" if on else part for part, on in piece.parts)
-    return "\n".join(filter(None, [piece.caption, values.printable(marked, lines=True), piece.problem]))
+    return "\n".join(filter(None, [piece.caption, marked, piece.problem]))
 
 
 def _rich(piece: Text | Facts | Table | Marked) -> Any:
     from rich import box, table
     from rich import text as rich_text
 
-    if isinstance(piece, Marked):
-        made = rich_text.Text(style="")
-        if piece.caption:
-            made.append(values.printable(piece.caption) + "\n", "dim")
-        for part, on in piece.parts:
-            made.append(values.printable(part, lines=True), "black on yellow" if on else None)
-        if piece.problem:
-            made.append(f"\n✗ {piece.problem}", "bold")
-        return made
+    def styled(text: str, style: str = "") -> Any:
+        return rich_text.Text(values.printable(text, lines=True), style)
+
     if isinstance(piece, Text):
-        return rich_text.Text(values.printable(piece.text, lines=True))
+        return styled(piece.text)
+    if isinstance(piece, Marked):
+        made = styled(f"{piece.caption}\n" if piece.caption else "", "dim")
+        parts = [styled(part, "black on yellow" if on else "not dim") for part, on in piece.parts]
+        problem = [styled(f"\n✗ {piece.problem}", "bold")] if piece.problem else []
+        return rich_text.Text.assemble(made, *parts, *problem)
     if isinstance(piece, Facts):
         grid = table.Table.grid(padding=(0, 2))
         for what, told in piece.lines:
-            grid.add_row(rich_text.Text(values.printable(what), style="bold"), rich_text.Text(values.printable(told)))
+            grid.add_row(styled(what, "bold"), styled(told))
         return grid
-    shown = table.Table(box=box.SIMPLE_HEAD, caption=rich_text.Text(piece.note, style="dim"), caption_justify="left")
+    shown = table.Table(box=box.SIMPLE_HEAD, caption=styled(piece.note, "dim"), caption_justify="left")
     for i, name in enumerate(piece.columns):
-        shown.add_column(rich_text.Text(name), justify="right" if i in piece.numeric else "left")
+        shown.add_column(styled(name), justify="right" if i in piece.numeric else "left")
     for row in piece.rows:
-        shown.add_row(*(_rich_cell(value) for value in row))
+        shown.add_row(*(styled("null", "dim italic") if value is None else styled(value) for value in row))
     return shown
-
-
-def _rich_cell(value: str | None) -> Any:
-    from rich.text import Text as RichText
-
-    return RichText("null", style="dim italic") if value is None else RichText(values.printable(value))
 
 
 @cache
