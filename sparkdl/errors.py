@@ -26,6 +26,8 @@
      ├─ ScoringError             (RuntimeError) a table could not be scored to its end
      ├─ StreamError              (RuntimeError) a stream cannot start, or cannot go on
      │   └─ SinkError                           where its rows go does not take them
+     ├─ LedgerError              (RuntimeError) the ledger of slots cannot be read or written just now
+     │   └─ LeaseLostError                      another run has taken the slot over
      ├─ RegistryError            (ValueError)   a registry has no such name, version or alias, or cannot be used
      └─ BundleError              (ValueError)   a bundle cannot be used
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
@@ -239,6 +241,19 @@ class SinkError(StreamError):
     """A sink does not take the rows. Fields: ``sink``, what it is in one word and its place."""
 
     sink: str
+
+
+class LedgerError(SparkdlError, RuntimeError):
+    """The ledger of slots cannot be read or written just now; what was finished is kept. Fields: ``ledger``, without secrets."""
+
+    ledger: str
+
+
+class LeaseLostError(LedgerError):
+    """Another run has taken the slot over, while this one stood still say. Fields: ``slot``, ``token`` of this run's lease."""
+
+    slot: str
+    token: str
 
 
 class RegistryError(SparkdlError, ValueError):

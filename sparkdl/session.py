@@ -118,7 +118,7 @@ def _worker_python_error(python: str | None, missing: str) -> WorkerPythonError:
         f"the Spark workers' Python ({python or 'on the executors'}) has no package {missing!r}. Spark runs "
         "PYSPARK_PYTHON there, or else the first python3 on the PATH. Before the session is made, set it to a Python "
         f"that has sparkdl and the packages of the model: export PYSPARK_PYTHON={sys.executable}; send modules of your "
-        "own with --py-files",
+        "own with --py-files, and to a cluster the whole environment, as python -m sparkdl pack makes it",
         python=python,
         missing=missing,
     )
@@ -228,6 +228,8 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
 
     check: called twice a second meanwhile; what it raises ends the tasks and is raised.
 
+    Raises WorkerPythonError if a worker lacks a package.
+
     Spark would let them run on: on the connection on which the main thread waits for a job, PySpark's handler of Ctrl-C
     cannot cancel it (Spark 3.5 raises Py4JError for it), and Spark Connect does not try. So another thread waits.
     """
@@ -253,9 +255,24 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
             while check and not wait([job], timeout=_CHECK_EVERY_S).done:
                 check()
             return job.result()
+        except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
+            raise_if_worker_lacks(error)
+            raise
         finally:
             if not job.done():
                 cancel(tag)
+
+
+def is_alive(spark: SparkSession) -> bool:
+    """False when the session's JVM is gone, or its application has ended."""
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped,import-not-found]
+
+    if is_connect(spark):
+        return not spark.is_stopped
+    try:
+        return not spark.sparkContext._jsc.sc().isStopped()
+    except (AttributeError, OSError, Py4JError):
+        return False
 
 
 def is_connect(spark: SparkSession) -> bool:

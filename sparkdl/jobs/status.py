@@ -6,6 +6,7 @@ from sparkdl.errors import (
     BundleNotFoundError,
     ConfError,
     InvalidParamError,
+    LedgerError,
     OverlapError,
     RanksLostError,
     RegistryError,
@@ -32,6 +33,7 @@ _OF_ERROR: tuple[tuple[type[Exception], int], ...] = (
     (BundleNotFoundError, INPUT_MISSING),
     (RegistryError, INPUT_MISSING),
     (RanksLostError, TRY_AGAIN),
+    (LedgerError, TRY_AGAIN),
 )
 
 

@@ -23,6 +23,7 @@ import json
 import logging
 import posixpath
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -195,13 +196,13 @@ class Staging:
         or if the lease was taken over: the gate is gone then, and with it every way to the sink.
         """
         final = store.join(self.gate, f"final-{uuid.uuid4().hex}")
-        kept = set(_files(self.table) if files is None else files)
+        kept = set(paths(self.table) if files is None else files)
         names = sorted(name for name in kept if name.endswith(".parquet"))
         manifest = {"key": self.key, "told": told, "files": names, **(about or {})}
         if self.token is not None:
             known = sums or {}
             digests = {name: known.get(name) or store.sha256(store.join(self.table, name)) for name in names}
-            manifest |= {"token": self.token, "sha256": digests}
+            manifest |= {"token": self.token, "sha256": digests, "time": time.time()}
         store.write_bytes(store.join(self.table, MANIFEST), json.dumps(manifest, indent=2).encode())
         store.move(self.table, final)  # a late attempt makes another table/
         try:
@@ -280,7 +281,7 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
     manifest = read(store.join(sink, MANIFEST)) if MANIFEST in names else None
     what = "something"
     if isinstance(manifest, dict) and {"key", "told", "files"} <= manifest.keys():
-        gone = sorted(set(manifest["files"]) - _files(sink))
+        gone = sorted(set(manifest["files"]) - paths(sink))
         if manifest["key"] == key and not gone:
             told: Told = manifest["told"]
             return told
@@ -318,18 +319,18 @@ def _is_of_table(name: str) -> bool:
 def _keep_only(folder: str, files: set[str]) -> None:
     """Delete all other files in the folder, and folders without any: of attempts that were lost before they were done."""
     filesystem, path = store.resolve(folder)
-    there = _files(folder)
+    there = paths(folder)
     if files - there:
         raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
     for name in there - files:
         filesystem.delete_file(posixpath.join(path, name))
     kept = {parent for name in files for parent in _parents(name)}
-    empty = _files(folder, fs.FileType.Directory) - kept
+    empty = paths(folder, fs.FileType.Directory) - kept
     for name in sorted(empty, reverse=True):  # what is in a folder comes before it
         filesystem.delete_dir(posixpath.join(path, name))
 
 
-def _files(folder: str, kind: fs.FileType = fs.FileType.File) -> set[str]:
+def paths(folder: str, kind: fs.FileType = fs.FileType.File) -> set[str]:
     """Their paths under the folder."""
     filesystem, path = store.resolve(folder)
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))

@@ -1,0 +1,144 @@
+"""The ledger's two tables, and how they are opened: SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
+
+from sparkdl import store
+from sparkdl.errors import InvalidParamError
+
+DIALECTS = ("sqlite", "postgresql")
+BUSY_S = 30  # how long SQLite waits for another process's transaction
+CONNECT_S = 5  # how long PostgreSQL may take to answer
+WRITES = "sparkdl_writes"  # an option of a connection
+_tables = MetaData()
+SLOTS = Table(
+    "sparkdl_slots",
+    _tables,
+    Column("output", String(512), primary_key=True),
+    Column("slot", String(256), primary_key=True),
+    Column("state", String(16), nullable=False),  # new, scoring, done, failed
+    Column("number", Integer, nullable=False),  # of the last token
+    Column("token", String(32), nullable=False),
+    Column(
+        "since", Integer, nullable=False
+    ),  # the number of the first token that was to score it, or to score it again
+    Column("rescore", Boolean, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("expires", Float(53), nullable=False),  # of the lease, in seconds since 1970; 0: nobody has it
+    Column("run", String(64)),  # from here on: of the table that is there
+    Column("model", Text),
+    Column("version", Integer),
+    Column("digest", String(64)),
+    Column("rows", BigInteger),
+    Column("written", BigInteger),
+    Column("invalid", Text),
+    Column("seconds", Float(53)),
+    Column("finished", Float(53)),
+    Column("input", Text),
+    Column("files", Text),
+    Column("problem", Text),  # why the last attempt failed
+)
+ATTEMPTS = Table(
+    "sparkdl_attempts",
+    _tables,
+    Column("output", String(512), primary_key=True),
+    Column("slot", String(256), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("run", String(64), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # scoring, done, failed, lost
+    Column("started", Float(53), nullable=False),
+    Column("ended", Float(53)),
+    Column("pieces", Integer),
+    Column("resumed", Integer),
+    Column("problem", Text),
+)
+
+
+def checked_url(text: str) -> URL:
+    """Raises InvalidParamError, without what is secret in it."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # whose message might hold the password
+        url = None
+    if url is None or url.get_backend_name() not in DIALECTS or not url.database or url.database == ":memory:":
+        raise InvalidParamError(
+            f"'ledger' must be sqlite:///<path of a file> or postgresql://<user>@<host>/<database> (got {store.shown(text)!r})",
+            param="ledger",
+            value=store.shown(text),
+        ) from None
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def engine(url: URL) -> Engine:
+    """A connection each time: nothing to go stale, nothing shared after a fork. Raises InvalidParamError for a driver that
+    is not installed."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    waits = {"timeout": BUSY_S} if is_sqlite else {"connect_timeout": CONNECT_S}
+    try:
+        made = create_engine(url, poolclass=NullPool, connect_args=waits, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise InvalidParamError(
+            f"'ledger' needs the package {error.name!r}, which is not installed: pip install 'psycopg[binary]', or name "
+            "another driver, as in postgresql+psycopg2://",
+            param="ledger",
+            value=url.render_as_string(),
+        ) from error
+    if is_sqlite:
+        event.listen(made, "connect", _without_begin)
+        event.listen(made, "begin", _begin)
+    return made
+
+
+def _without_begin(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # sqlite3 begins no transaction of its own
+
+
+def _begin(connection: Connection) -> None:
+    """One that writes has the file from its start: it cannot fail half-way because another one read what it did."""
+    writes = connection.get_execution_options().get(WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def are_there(made: Engine) -> bool:
+    """True when both tables are; looks at a SQLite file only if there is one, for to connect would make it."""
+    if made.url.get_backend_name() == "sqlite" and not os.path.exists(str(made.url.database)):
+        return False
+    found = inspect(made)
+    return all(found.has_table(table.name) for table in _tables.sorted_tables)
+
+
+def make(made: Engine) -> None:
+    """Both tables, unless they are there."""
+    if are_there(made):
+        return
+    try:
+        with made.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+            for table in _tables.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+    except DatabaseError:  # PostgreSQL's IF NOT EXISTS does not hold for two at once
+        if not are_there(made):
+            raise
