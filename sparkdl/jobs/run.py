@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import session
+from sparkdl.jobs import signals
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -38,15 +39,17 @@ class Run:
         self.job, self.name, self.form, self.allowed = job, name or f"sparkdl {job}", form, tuple(allowed)
         self.told_to_end = threading.Event()
         self._is_patient = False
-        self._made: SparkSession | None = None
+        self._held = contextlib.ExitStack()
 
     @cached_property
     def spark(self) -> SparkSession:
         """The session, made when first asked for; it ends with the run, unless it was there before."""
-        is_there = session.is_there()
+        is_ours = not session.is_there()
         made = session.for_job(self.name)
-        if not is_there:
-            self._made = made
+        if is_ours:
+            self._held.callback(made.stop)
+            if not session.is_connect(made):
+                self._held.enter_context(signals.handed_on(made))
         return made
 
     def tell(self, event: str, text: str, **fields: Any) -> None:
@@ -75,5 +78,4 @@ class Run:
 
     def close(self) -> None:
         """Stop the session that was made here."""
-        if self._made is not None:
-            self._made.stop()
+        self._held.close()

@@ -1,40 +1,95 @@
-"""SIGTERM and SIGINT to a job: the first tells it to end, the second ends it at once."""
+"""SIGTERM and SIGINT to a job: the first tells it to end, a second ends it at once.
+
+Under spark-submit Python is the child of a JVM, and whoever ends a job (systemd, Kubernetes, YARN) signals the JVM, which
+by itself would end with all that runs in it. So the JVM is asked to hand on what it gets: ``handed_on``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+SAME_S = 1.0  # signals that are as near to each other are one: a terminal, and systemd, send it to JVM and Python
 
 
 @contextlib.contextmanager
 def taken(told: Callable[[], None]) -> Iterator[None]:
-    """While inside, call ``told`` at the first of the signals; at the second the process ends by it.
+    """While inside, call ``told`` in the main thread at the first of the signals. At a second the process ends, with status
+    128 + its number, whatever the main thread does.
 
     Outside the main thread, where Python takes no signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    ours, theirs = socket.socketpair()  # Python writes each signal's number into it at once, also while C code runs
+    theirs.setblocking(False)
+    is_told = False
 
-    def take(number: int, _: FrameType | None) -> None:
-        for each in _NUMBERS:
-            signal.signal(each, _end_at_once)
-        told()
+    def take(*_: Any) -> None:
+        nonlocal is_told
+        if not is_told:
+            is_told = True
+            told()
 
-    before = {number: signal.signal(number, take) for number in _NUMBERS}
+    before = {number: signal.signal(number, take) for number in NUMBERS}
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(ours,), name="sparkdl-signals", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        theirs.close()
+        watcher.join()
+        ours.close()
 
 
-def _end_at_once(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def _watch(numbers: socket.socket) -> None:
+    """End the process at the second signal."""
+    first = None
+    while found := numbers.recv(1):
+        if found[0] not in NUMBERS:
+            continue
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first > SAME_S:
+            os._exit(128 + found[0])
+
+
+class _HandOn:
+    """A sun.misc.SignalHandler: the JVM's signal becomes this process's."""
+
+    def handle(self, received: Any) -> None:
+        os.kill(os.getpid(), received.getNumber())
+
+    class Java:
+        implements = ["sun.misc.SignalHandler"]
+
+
+@contextlib.contextmanager
+def handed_on(spark: SparkSession) -> Iterator[None]:
+    """While inside, what the JVM of a classic session is sent comes to this process, and the JVM goes on."""
+    from pyspark.java_gateway import ensure_callback_server_started
+
+    gateway = spark.sparkContext._gateway
+    ensure_callback_server_started(gateway)
+    signals = gateway.jvm.sun.misc.Signal
+    before = [(name, signals.handle(signals(name), _HandOn())) for name in ("TERM", "INT")]
+    try:
+        yield
+    finally:
+        for name, handler in before:
+            signals.handle(signals(name), handler)

@@ -12,7 +12,7 @@ import sparkdl
 PACKAGE = Path(sparkdl.__file__).parent
 SPARK = {"estimator.py", "evaluate.py", "model.py", "params.py", "plan.py"}  # importing them imports pyspark
 SPARK_INSIDE = {
-    "doctor.py", "data/materialize.py", "jobs/code.py", "runner.py", "score/udf.py", "score/worker.py", "score/batch.py", "score/sources.py",
+    "doctor.py", "data/materialize.py", "jobs/code.py", "jobs/signals.py", "runner.py", "score/udf.py", "score/worker.py", "score/batch.py", "score/sources.py",
     "payloads.py", "registry/uri.py", "session.py", "train/launcher.py", "zeppelin.py",
 }  # only their functions do  # fmt: skip
 SPARK_INSIDE_FOLDERS = ("showing/", "sinks/", "stream/")  # the same
