@@ -133,9 +133,9 @@ def pack(
         link = Path(folder, "python")
         link.symlink_to(python)  # venv-pack's own rewriting knows no link to pythonX.Y
         files = [file._replace(source=str(link)) if file.target == "bin/python" else file for file in files]
+        content = sum(os.path.getsize(file.source) for file in files if not os.path.islink(file.source))
         made = _written(prefix, files, Path(folder), path, python_prefix, compress_level)
         os.replace(made, path)
-    content = sum(os.path.getsize(file.source) for file in files if not os.path.islink(file.source))
     return Packed(path, python, len(files), content, path.stat().st_size, time.monotonic() - began)
 
 

@@ -29,6 +29,7 @@ class SparkdlOperator(SparkSubmitOperator):
     wrong, or input that is not there, will be so in ten minutes' time."""
 
     def execute(self, context: Context) -> None:
+        """Submit it and wait for its end."""
         try:
             super().execute(context)
         except AirflowException as error:

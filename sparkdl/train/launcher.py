@@ -77,7 +77,6 @@ def launch(
         except SparkdlError:
             raise
         except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
-            session.raise_if_worker_lacks(error)
             raise _job_failed(error, size, watch) from error
     for row in rows:
         for message in json.loads(row.messages):
