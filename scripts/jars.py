@@ -1,4 +1,4 @@
-"""Fetch the jars that tests need: a Kafka broker, Spark's connectors, Spark's own Delta.
+"""Fetch the jars that tests need: a Kafka broker, PostgreSQL, Zeppelin's interpreters, Spark's connectors, Spark's own Delta.
 
     python3 scripts/jars.py [latest] [spark35]
 
@@ -26,7 +26,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks/jars"
 JARS = ROOT / ".venv/jars"
-SETS = {"latest": ("kafka", "latest"), "spark35": ("kafka", "spark35", "spark35-delta")}  # by lane
+SETS = {"latest": ("kafka", "postgres", "zeppelin", "latest"), "spark35": ("kafka", "postgres", "zeppelin", "spark35", "spark35-delta")}  # by lane
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 SECONDS = 600  # that Maven may take
 STAMP = "sha256-of-the-lock"

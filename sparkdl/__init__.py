@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sparkdl import tracebacks
+
 __version__ = "0.1.0"
 
 _HOME_OF = {
@@ -123,3 +125,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+tracebacks.shorten_in_zeppelin()

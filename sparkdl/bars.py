@@ -7,12 +7,16 @@ import sys
 import warnings
 from typing import Any
 
+from sparkdl import notebook
+
 
 def of_rows(total: int, what: str) -> Any:
-    """A tqdm bar with rows a second and the time left; disabled where nobody looks."""
+    """A tqdm bar with rows a second and the time left; disabled where nobody looks. In Zeppelin it is the paragraph's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that ipywidgets is missing, where text will do
         from tqdm.auto import tqdm
+    if notebook.place() == "zeppelin":
+        return _zeppelin_bar(total)
     return tqdm(
         total=total,
         unit=" rows",
@@ -23,6 +27,24 @@ def of_rows(total: int, what: str) -> Any:
         mininterval=0.5,
         disable=not is_seen(),
     )
+
+
+def _zeppelin_bar(total: int) -> Any:
+    """A tqdm bar that moves the paragraph's: what is drawn in text would stay in the paragraph, a line a step."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def display(self, *args: Any, **kwargs: Any) -> None:
+            notebook.set_progress(100 * self.n / self.total if self.total else 100)
+
+        def clear(self, *args: Any, **kwargs: Any) -> None:
+            """There is nothing to clear."""
+
+        @classmethod
+        def write(cls, s: str, *args: Any, **kwargs: Any) -> None:
+            print(s)
+
+    return Bar(total=total, leave=True, mininterval=0.5, file=open(os.devnull, "w"))
 
 
 def is_seen() -> bool:

@@ -6,12 +6,13 @@ import logging
 import time
 from typing import Any
 
-from sparkdl import bars
+from sparkdl import bars, notebook
 from sparkdl.train import messages
 
 _EVERY_S = 0.1
 _NO_FIGURES = ("kind", "event", "epoch", "lr", "rows", "seconds", "phases")
 _MOST_FIGURES = 8
+_MOST_LINES = 20  # in a paragraph
 logger = logging.getLogger(__name__)
 
 
@@ -32,11 +33,13 @@ class Report:
 class FitProgress:
     """The driver's side: a handler of messages that draws one bar over all epochs, and writes a line an epoch.
 
-    In a notebook it is tqdm's widget, or text where ipywidgets is not installed; in a log there are the lines alone.
+    In a notebook it is tqdm's widget, or text where ipywidgets is not installed; in a log there are the lines alone. In
+    Zeppelin the bar is the paragraph's, and the lines are of some twenty epochs, all of which stay to be read.
     """
 
     def __init__(self, epochs: int, rows: int) -> None:
         self.epochs, self.rows = epochs, rows
+        self.is_paragraph = notebook.place() == "zeppelin"
         self.begins = True  # a launch, with what is now its first message
         self.bar = bars.of_rows(epochs * rows, "training")  # a log gets the epochs' lines alone
 
@@ -53,7 +56,8 @@ class FitProgress:
             self._write("retry {attempt} of {of} with {ranks} ranks: {reason}".format(**message), message)
         elif kind == "progress" and message["event"] == "epoch":
             self._move((message["epoch"] + 1) * self.rows)
-            self._write(_epoch_line(message, self.epochs), message)
+            if self._is_told(message["epoch"]):
+                self._write(_epoch_line(message, self.epochs), message)
         elif kind == "progress":
             self._move(message["epoch"] * self.rows + message["rows"])
             self.bar.set_description_str(f"epoch {message['epoch'] + 1}/{self.epochs}", refresh=False)
@@ -62,6 +66,11 @@ class FitProgress:
     def close(self) -> None:
         """End the bar."""
         self.bar.close()
+
+    def _is_told(self, epoch: int) -> bool:
+        """True of every epoch, in Zeppelin of the first, the last and every n-th."""
+        step = -(-self.epochs // _MOST_LINES) if self.is_paragraph else 1
+        return epoch == 0 or epoch == self.epochs - 1 or (epoch + 1) % step == 0
 
     def _move(self, rows: int) -> None:
         if self.begins and not self.bar.disable:

@@ -1,0 +1,116 @@
+"""sparkdl in paragraphs of a real Zeppelin interpreter: what is imported, shown, stopped, saved, asked in SQL.
+
+The paragraphs of a run share one interpreter, as those of a notebook do, and each test uses what `begun` and `trained` left.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+import sparkdl
+
+FRAME = """
+import faulthandler
+import sparkdl, torch
+from sparkdl import notebook
+from pyspark.sql import functions as sf
+
+df = spark.range(0, 2000, 1, 2).select(
+    'id', sf.array(sf.sin('id').cast('float'), sf.cos('id').cast('float')).alias('features'), sf.sin('id').cast('float').alias('y'))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, features):
+        return self.layer(features).squeeze(-1)
+
+def estimator(model=None, **more):
+    told = dict(model=model or Net(), loss='mse_loss', featuresCol='features', labelCol='y', epochs=2, batchSize=100, numProc=2, seed=1)
+    return sparkdl.TorchEstimator(**{**told, **more})
+"""
+
+
+def lines(paragraph):
+    return [line for line in paragraph.text.splitlines() if "pandas" not in line]  # PySpark's warning of pandas 3
+
+
+@pytest.fixture(scope="module")
+def begun(zeppelin):
+    """The interpreter, with `df`, a class `Net` and `estimator` of paragraphs before."""
+    paragraph = zeppelin.run(FRAME)
+    assert paragraph.code == "SUCCESS", paragraph.text
+    assert paragraph.text == ""  # nothing is told by an import
+    return zeppelin
+
+
+@pytest.fixture(scope="module")
+def trained(begun):
+    """The paragraph that trained `model` in 25 epochs, with a line of its own before and after."""
+    return begun.run("print('before')\nmodel = estimator(epochs=25).fit(df)\nprint('after')")
+
+
+def test_a_paragraph_is_where_it_is(begun):
+    told = begun.run(
+        "import sys\nprint(notebook.place(), notebook.zeppelin_context() is z, hasattr(sys.stdout, 'isatty'))"
+    )
+    assert told.text == "zeppelin True False\n"
+
+
+def test_a_fit_moves_the_paragraphs_bar(trained):
+    assert trained.code == "SUCCESS", trained.text
+    assert trained.percents == sorted(trained.percents)
+    assert trained.percents[0] == 0
+    assert trained.percents[-1] == 100
+    assert len(set(trained.percents)) > 2  # it moves while it runs
+    assert len(trained.percents) < 100  # and not with every step
+
+
+def test_a_fit_tells_losses_as_they_come(trained):
+    told = [re.match(r"epoch (\d+)/25  loss \d\.\d{4}  [\d,]+ rows/s$", line) for line in lines(trained)]
+    assert [int(found[1]) for found in told if found] == [1, *range(2, 25, 2), 25]
+    assert lines(trained)[0] == "before"
+    assert lines(trained)[-1] == "after"
+    assert "\r" not in trained.text
+    first, last = (next(e["at"] for e in trained.events if f"epoch {n}/25" in e.get("text", "")) for n in (1, 25))
+    assert first < last  # they came one by one
+
+
+def test_a_class_of_a_paragraph_is_saved_and_loaded(trained, begun, tmp_path):
+    saved = begun.run(f"model.save('{tmp_path}/saved')\nprint(Net.__module__)")
+    assert (saved.code, saved.text) == ("SUCCESS", "builtins\n")
+    asked = "\n".join([
+        f"loaded = sparkdl.TorchModel.load('{tmp_path}/saved')",
+        "rows = [m.transform(df).orderBy('id').limit(5).collect() for m in (model, loaded)]",
+        "print(rows[0] == rows[1])",
+    ])  # fmt: skip
+    loaded = begun.run(asked)
+    assert loaded.code == "SUCCESS", loaded.text
+    assert lines(loaded) == ["True"]
+    (program,) = tmp_path.glob("saved/bundle/*.pt2")
+    assert program.stat().st_size > 0
+    answer = sparkdl.Bundle.load(f"{tmp_path}/saved/bundle").predict({"features": np.array([[0.0, 1.0]], np.float32)})
+    assert np.isfinite(answer["prediction"]).all()  # in another Python, which never saw the class
+
+
+def test_a_function_of_sql(trained, begun):
+    made = begun.run("model.register(spark, 'score')\ndf.createOrReplaceTempView('points')")
+    assert made.code == "SUCCESS", made.text
+    table = begun.run("select id, round(score(features), 1) as s from points where id = 0", "sql")
+    assert table.code == "SUCCESS", table.text
+    (text,) = table.of_type("TABLE")
+    head, row = text.strip().splitlines()
+    assert head == "id\ts"
+    assert re.fullmatch(r"0\t-?\d+\.\d+", row)
+
+
+def test_score_table_moves_the_bar(trained, begun, tmp_path):
+    told = begun.run(
+        f"df.write.parquet('{tmp_path}/in')\ntable = sparkdl.score_table('{tmp_path}/in', model, '{tmp_path}/out')\nprint(table)"
+    )
+    assert told.code == "SUCCESS", told.text
+    assert told.percents[-1] == 100
+    assert "2,000 of 2,000 rows" in told.text
+    assert "\r" not in told.text
