@@ -92,6 +92,15 @@ def _newest(place: str) -> str:
     )
 
 
+def unfinished(place: str) -> str | None:
+    """The newest run in a checkpointDir that was interrupted and has a checkpoint to go on from, or None."""
+    for name in sorted(filter(_RUN.fullmatch, store.names(place)), reverse=True):
+        run = store.join(place, name)
+        if newest(run) is not None:
+            return None if store.exists(store.join(run, _FINISHED)) else run
+    return None
+
+
 def _remove_older(place: str, run: str) -> None:
     """Runs before this one: finished ones, and those that nobody has touched for a week."""
     for name in filter(_RUN.fullmatch, store.names(place)):

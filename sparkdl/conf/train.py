@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparkdl.conf.base import Conf
 from sparkdl.errors import did_you_mean
@@ -18,6 +18,9 @@ class TrainConf(Conf):
     model: str = Field(description="import path of what makes the module, package.module:name")
     bundle: str = Field(description="where the bundle is written")
     overwrite: bool = Field(False, description="replace a bundle that is there")
+    resume: bool = Field(
+        False, description="go on with the run in estimator.checkpointDir that was interrupted, if any"
+    )
     estimator: dict[str, Any] = Field(default_factory=dict, description="Params of TorchEstimator")
 
     @field_validator("estimator")
@@ -30,3 +33,9 @@ class TrainConf(Conf):
             if name not in known:
                 raise ValueError(f"TorchEstimator has no Param {name!r}{did_you_mean(name, known)}")
         return value
+
+    @model_validator(mode="after")
+    def _resumable(self) -> TrainConf:
+        if self.resume and not self.estimator.get("checkpointDir"):
+            raise ValueError("resume: needs estimator.checkpointDir, where runs keep their checkpoints")
+        return self

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 FORMS = ("text", "json")
 
@@ -43,15 +45,23 @@ def _text(run: str) -> logging.Formatter:
 def _json(job: str, run: str) -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
+    from sparkdl.stream.events import jsonable
+
     class Lines(JsonFormatter):  # type: ignore[misc]
-        def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-            fields = log_data.pop("fields", None)
-            return {**(fields if isinstance(fields, dict) else {}), **log_data}
+        def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+            fields = jsonable(log_data.pop("fields", None) or {})
+            told = {name: value for name, value in log_data.items() if value is not None}
+            ordered = {name: told[name] for name in ("time", "level", "job", "run")} | told
+            return {**ordered, **{name: value for name, value in fields.items() if name not in ordered}}
 
     return Lines(
-        "%(levelname)s %(name)s %(message)s",
+        "%(levelname)s %(event)s %(message)s %(name)s",
         rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
         static_fields={"job": job, "run": run},
         timestamp="time",
-        json_default=str,
+        json_default=_as_text,
     )
+
+
+def _as_text(value: object) -> str:
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime.datetime) else str(value)

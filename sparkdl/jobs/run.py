@@ -58,8 +58,10 @@ class Run:
 
     def show(self, text: str, **fields: Any) -> None:
         """What the job is for, on stdout: the text, or as JSON one object with the fields and the run's id."""
-        told = text if self.form == "text" else json.dumps({"job": self.job, "run": self.id, **fields}, default=str)
-        print(told, flush=True)
+        from sparkdl.stream.events import jsonable
+
+        about = {"event": "result", "job": self.job, "run": self.id}
+        print(text if self.form == "text" else json.dumps(jsonable({**about, **fields, **about})), flush=True)
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[threading.Event]:

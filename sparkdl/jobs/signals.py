@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,7 +76,7 @@ class _HandOn:
         os.kill(os.getpid(), received.getNumber())
 
     class Java:
-        implements = ["sun.misc.SignalHandler"]
+        implements: ClassVar = ["sun.misc.SignalHandler"]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sparkdl import session, store
+from sparkdl import runs, session, store
 from sparkdl.conf import TrainConf, filled
 from sparkdl.errors import BundleError, OverlapError
 from sparkdl.jobs import code, models, status
@@ -35,6 +35,9 @@ def plan(run: Run, conf: TrainConf, args: argparse.Namespace) -> Iterator[tuple[
     ranks = estimator.getOrDefault("numProc") or session.free_slots(run.spark) or 1
     session.check_worker_python(run.spark)
     session.check_slots(run.spark, ranks)
+    if conf.resume:
+        before = runs.unfinished(estimator.getOrDefault("checkpointDir"))
+        yield "resume", before or "no run was interrupted: a new one"
     yield "ranks", f"{ranks}, of {session.free_slots(run.spark)} task slots"
 
 
@@ -45,7 +48,10 @@ def start(run: Run, conf: TrainConf, args: argparse.Namespace) -> int:
     data, test = (
         models.table(run, uri, key) if uri else None for key, uri in (("data", conf.data), ("test", conf.test))
     )
-    model = estimator.fit(data)
+    before = runs.unfinished(estimator.getOrDefault("checkpointDir")) if conf.resume else None
+    if before:
+        run.tell("resume", f"goes on with {before}, which was interrupted", resumed=before)
+    model = estimator.fit(data, resume=before is not None)
     figures = _held_out(run, model, test, estimator.getLabelCol()) if test is not None else {}
     bundle = replace(
         model.bundle,
