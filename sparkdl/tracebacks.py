@@ -21,7 +21,8 @@ from sparkdl.errors import SparkdlError
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _FRAME = re.compile(r'(\s*)File "(.+?)", line \d+')
 _LIBRARY = re.compile(
-    r"(?:site-packages|dist-packages|\.zip)/(?:pyspark|py4j|sparkdl|torch)/|/zeppelin_python\.py$|/pyspark\.zip/"
+    r"(?:site-packages|dist-packages|\.zip)/(?:pyspark|py4j|sparkdl|torch)/|/zeppelin_python\.py$|/pyspark\.zip/|"
+    r"/lib/python3\.\d+/(?!site-packages/|dist-packages/)"
 )
 _JVM = re.compile(r"\s*(?:at [\w.$/]+[.(<].*\(.*\)|\.\.\. \d+ more|Driver stacktrace:|Caused by: .*)\s*$")
 _HEAD = "Traceback (most recent call last):"

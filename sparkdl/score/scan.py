@@ -110,6 +110,9 @@ def _run(job: Job, work: Work, pieces: Mapping[int, Piece], total: int, *, verbo
         raise
     except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
         raise_explained(error, place)
+    else:
+        if bar is not None:
+            bar.update(bar.total - bar.n)
     finally:
         if bar is not None:
             bar.close()

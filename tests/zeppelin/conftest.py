@@ -1,4 +1,4 @@
-"""One Zeppelin interpreter for all tests of a run."""
+"""One Zeppelin interpreter for all tests of a run, and the paragraphs that they begin with."""
 
 import os
 import re
@@ -7,6 +7,28 @@ import shutil
 import kafka
 import pytest
 from paragraphs import Interpreter
+
+FRAME = """
+import faulthandler
+import sparkdl, torch
+from sparkdl import notebook
+from pyspark.sql import functions as sf
+
+df = spark.range(0, 2000, 1, 2).select(
+    'id', sf.array(sf.sin('id').cast('float'), sf.cos('id').cast('float')).alias('features'), sf.sin('id').cast('float').alias('y'))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, features):
+        return self.layer(features).squeeze(-1)
+
+def estimator(model=None, **more):
+    told = dict(model=model or Net(), loss='mse_loss', featuresCol='features', labelCol='y', epochs=2, batchSize=100, numProc=2, seed=1)
+    return sparkdl.TorchEstimator(**{**told, **more})
+"""
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +45,18 @@ def zeppelin(tmp_path_factory):
     made = Interpreter(tmp_path_factory.mktemp("zeppelin") / "interpreter", folder)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def begun(zeppelin):
+    """The interpreter, with `df`, a class `Net` and `estimator` of paragraphs before."""
+    paragraph = zeppelin.run(FRAME)
+    assert paragraph.code == "SUCCESS", paragraph.text
+    assert paragraph.text == ""  # nothing is told by an import
+    return zeppelin
+
+
+@pytest.fixture(scope="session")
+def trained(begun):
+    """The paragraph that trained `model` in 25 epochs, with a line of its own before and after."""
+    return begun.run("print('before')\nmodel = estimator(epochs=25).fit(df)\nprint('after')")

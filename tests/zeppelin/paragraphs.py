@@ -52,6 +52,11 @@ class Paragraph:
         """All messages' data."""
         return "".join(data for _, data in self.messages)
 
+    @property
+    def lines(self) -> list[str]:
+        """Of all messages, without PySpark's warning of pandas 3."""
+        return [line for line in self.text.splitlines() if "pandas" not in line]
+
     def of_type(self, kind: str) -> list[str]:
         """Data of the messages of a type: TEXT, TABLE, HTML, IMG."""
         return [data for found, data in self.messages if found == kind]

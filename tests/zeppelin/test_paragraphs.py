@@ -6,50 +6,8 @@ The paragraphs of a run share one interpreter, as those of a notebook do, and ea
 import re
 
 import numpy as np
-import pytest
 
 import sparkdl
-
-FRAME = """
-import faulthandler
-import sparkdl, torch
-from sparkdl import notebook
-from pyspark.sql import functions as sf
-
-df = spark.range(0, 2000, 1, 2).select(
-    'id', sf.array(sf.sin('id').cast('float'), sf.cos('id').cast('float')).alias('features'), sf.sin('id').cast('float').alias('y'))
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, features):
-        return self.layer(features).squeeze(-1)
-
-def estimator(model=None, **more):
-    told = dict(model=model or Net(), loss='mse_loss', featuresCol='features', labelCol='y', epochs=2, batchSize=100, numProc=2, seed=1)
-    return sparkdl.TorchEstimator(**{**told, **more})
-"""
-
-
-def lines(paragraph):
-    return [line for line in paragraph.text.splitlines() if "pandas" not in line]  # PySpark's warning of pandas 3
-
-
-@pytest.fixture(scope="module")
-def begun(zeppelin):
-    """The interpreter, with `df`, a class `Net` and `estimator` of paragraphs before."""
-    paragraph = zeppelin.run(FRAME)
-    assert paragraph.code == "SUCCESS", paragraph.text
-    assert paragraph.text == ""  # nothing is told by an import
-    return zeppelin
-
-
-@pytest.fixture(scope="module")
-def trained(begun):
-    """The paragraph that trained `model` in 25 epochs, with a line of its own before and after."""
-    return begun.run("print('before')\nmodel = estimator(epochs=25).fit(df)\nprint('after')")
 
 
 def test_a_paragraph_is_where_it_is(begun):
@@ -69,10 +27,10 @@ def test_a_fit_moves_the_paragraphs_bar(trained):
 
 
 def test_a_fit_tells_losses_as_they_come(trained):
-    told = [re.match(r"epoch (\d+)/25  loss \d\.\d{4}  [\d,]+ rows/s$", line) for line in lines(trained)]
+    told = [re.match(r"epoch (\d+)/25  loss \d\.\d{4}  [\d,]+ rows/s$", line) for line in trained.lines]
     assert [int(found[1]) for found in told if found] == [1, *range(2, 25, 2), 25]
-    assert lines(trained)[0] == "before"
-    assert lines(trained)[-1] == "after"
+    assert trained.lines[0] == "before"
+    assert trained.lines[-1] == "after"
     assert "\r" not in trained.text
     first, last = (next(e["at"] for e in trained.events if f"epoch {n}/25" in e.get("text", "")) for n in (1, 25))
     assert first < last  # they came one by one
@@ -88,7 +46,7 @@ def test_a_class_of_a_paragraph_is_saved_and_loaded(trained, begun, tmp_path):
     ])  # fmt: skip
     loaded = begun.run(asked)
     assert loaded.code == "SUCCESS", loaded.text
-    assert lines(loaded) == ["True"]
+    assert loaded.lines == ["True"]
     (program,) = tmp_path.glob("saved/bundle/*.pt2")
     assert program.stat().st_size > 0
     answer = sparkdl.Bundle.load(f"{tmp_path}/saved/bundle").predict({"features": np.array([[0.0, 1.0]], np.float32)})

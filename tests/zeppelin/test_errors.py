@@ -1,0 +1,134 @@
+"""What a paragraph shows of an error, and of a press on its stop button: read by a person, and nothing left running."""
+
+import time
+
+import pytest
+
+SLOW = """
+class Wide(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(2, 4096), *[torch.nn.Linear(4096, 4096) for _ in range(3)])
+
+    def forward(self, features):
+        return self.layers(features).mean(1)
+
+slow = sparkdl.TorchModel(sparkdl.Bundle.from_module(Wide(), sparkdl.Signature.from_dataframe(df, ['features'])))
+many = spark.range(0, 200_000, 1, 8).selectExpr('id', 'array(cast(id as float), 1f) as features')
+"""
+JVM_FRAME = "\tat "
+
+
+def failed(paragraph, *, most=25):
+    """The text of what Zeppelin shows of the error."""
+    assert paragraph.code == "ERROR", paragraph.text
+    text = paragraph.of_type("TEXT")[-1]
+    assert len(text.splitlines()) <= most, text
+    assert JVM_FRAME not in text
+    return text
+
+
+def test_an_error_on_the_driver(begun):
+    text = failed(begun.run("wrong = estimator(featuresCol='featurs')\nwrong.fit(df)"), most=6)
+    assert text.startswith("Fail to execute line 2: wrong.fit(df)\n")
+    assert "ColumnNotFoundError: column 'featurs' is not in the DataFrame; did you mean 'features'?" in text
+    whole = begun.run("print(sparkdl.tracebacks.last_error())").text
+    assert "/sparkdl/estimator.py" in whole
+    assert "ColumnNotFoundError" in whole
+
+
+def test_an_error_of_a_rank(begun):
+    model = """
+class Fails(Net):
+    def forward(self, features):
+        if self.training and features.shape[0] == 100:
+            raise ArithmeticError('in the middle')
+        return super().forward(features)
+estimator(Fails()).fit(df)
+"""
+    text = failed(begun.run(model), most=40)
+    assert "ArithmeticError: in the middle" in text
+    assert 'File "<stdin>", line 5, in forward' in text  # the user's frame, in the rank
+    assert "/torch/nn/modules/module.py" not in text
+
+
+def test_an_error_of_a_worker_that_scores(trained, begun):
+    asked = "odd = spark.sql('select 7 as id, array(1f) as features')\nmodel.transform(odd).show()"
+    text = failed(begun.run(asked))
+    assert text.startswith("Fail to execute line 2: model.transform(odd).show()\n")
+    assert "DataError: column 'features', row 0: expected 2 values, got 1 values" in text
+
+
+def test_an_error_of_score_table(trained, begun, tmp_path):
+    place = f"{tmp_path}/in"
+    asked = f"spark.sql('select 7 as id, array(1f) as features').write.parquet('{place}')\nsparkdl.score_table('{place}', model, '{place}-out')"
+    assert "expected 2 values, got 1 values" in failed(begun.run(asked))
+
+
+def test_the_whole_trace_where_it_is_asked_for(trained, begun):
+    odd = "model.transform(spark.sql('select 7 as id, array(1f) as features')).show()"
+    begun.run("import os\nos.environ['SPARKDL_TRACEBACK'] = 'full'")
+    whole = begun.run(odd)
+    begun.run("del os.environ['SPARKDL_TRACEBACK']")
+    assert "/py4j/java_gateway.py" in whole.text
+    assert "/py4j/java_gateway.py" not in failed(begun.run(odd))
+
+
+def test_other_errors_are_zeppelins(begun):
+    text = failed(begun.run("1 / 0"))
+    assert "ZeroDivisionError" in text
+    assert "last_error" not in text
+
+
+@pytest.fixture(scope="module")
+def slow(begun):
+    """The interpreter, with a model `slow` and a table `many` that it takes minutes for."""
+    made = begun.run(SLOW)
+    assert made.code == "SUCCESS", made.text
+    return begun
+
+
+def running_jobs(zeppelin):
+    return int(zeppelin.run("print(len(sc.statusTracker().getActiveJobsIds()))").text)
+
+
+STOPPED = {
+    "fit": ("estimator(epochs=1_000_000).fit(df)", lambda event: "epoch 1/" in event.get("text", "")),
+    "transform": ("print('begins')\nslow.transform(many).write.format('noop').mode('overwrite').save()", None),
+    "score_table": ("print('begins')\nsparkdl.score_table(place, slow, place + '-out')", None),
+}
+
+
+@pytest.mark.parametrize("what", STOPPED)
+def test_the_stop_button_ends_the_job_and_frees_the_slots(slow, tmp_path, what):
+    text, seen = STOPPED[what]
+    slow.run(f"place = '{tmp_path}/in'\nmany.write.parquet(place)")
+    paragraph = slow.start(text)
+    paragraph.until(seen or (lambda event: "begins" in event.get("text", "")))
+    if seen is None:
+        time.sleep(4)  # nothing tells that the tasks compute
+    paragraph.cancel()
+    begun_at = time.monotonic()
+    paragraph.done(30)
+    stopped = time.monotonic() - begun_at
+    assert paragraph.code == "ERROR"
+    said = paragraph.of_type("TEXT")[-1]
+    assert "KeyboardInterrupt: the paragraph was cancelled" in said
+    assert len(said.splitlines()) < 12, said
+    assert running_jobs(slow) == 0
+    again = slow.run("estimator().fit(df.limit(400))\nprint('fitted')")  # two ranks need both slots
+    assert again.lines[-1] == "fitted", again.text
+    print(
+        f"{what}: {stopped:.2f} s until it had stopped, {time.monotonic() - begun_at:.1f} s until two ranks had fitted"
+    )
+
+
+def test_nothing_is_printed_after_a_stop(begun):
+    """What threads print lands in whichever paragraph runs."""
+    paragraph = begun.start("estimator(epochs=1_000_000).fit(df)")
+    paragraph.until(lambda event: "epoch 1/" in event.get("text", ""))
+    paragraph.cancel()
+    paragraph.done(30)
+    after = begun.run("import time\nprint('mine')\ntime.sleep(1)\nprint('and mine')")
+    assert after.text == "mine\nand mine\n"
+    assert after.percents == []
