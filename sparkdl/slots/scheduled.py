@@ -215,7 +215,9 @@ class Schedule:
     def _shared(self) -> one.Work:
         if self._work is None:
             spark = self.run.spark  # where the registry may be told
-            self._work = one.Work(self.conf, self.ledger, self.run.id, spark, model_of(self.conf), self._guard)
+            self._work = one.Work(
+                self.conf, self.ledger, self.run.id, spark, model_of(self.run, self.conf), self._guard
+            )
         return self._work
 
     def _guard(self) -> None:
@@ -237,17 +239,16 @@ def too_many(bad: int, rows: int, share: float) -> str:
     )
 
 
-def model_of(conf: ScoreBatchConf) -> one.Model:
+def model_of(run: Run, conf: ScoreBatchConf) -> one.Model:
     """The conf's model, with its version if it is in a registry: an alias is looked up once a run."""
-    from sparkdl.bundle import Bundle
-    from sparkdl.model import TorchModel
     from sparkdl.registry import uri
 
     if not uri.is_registry_uri(conf.bundle):
-        return one.Model(TorchModel(Bundle.load(conf.bundle)).setParams(**conf.model), conf.bundle, None)
-    name, registry = uri.parse(conf.bundle), uri.default()
-    version = registry.resolve(name.name, name.at)
-    return one.Model(TorchModel(registry.load(name.name, version)).setParams(**conf.model), conf.bundle, version)
+        return one.Model(models.model(run, conf.bundle, conf.model), conf.bundle, None)
+    name = uri.parse(conf.bundle)
+    version = models.registry(run, conf.registry).resolve(name.name, name.at)
+    numbered = f"{uri.SCHEME}{name.name}/{version}"
+    return one.Model(models.model(run, numbered, conf.model, conf.registry), conf.bundle, version)
 
 
 def _is_full(error: BaseException | None) -> bool:

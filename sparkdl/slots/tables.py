@@ -30,7 +30,7 @@ from sparkdl import store
 from sparkdl.errors import InvalidParamError
 
 DIALECTS = ("sqlite", "postgresql")
-BUSY_S = 30  # how long SQLite waits for another process's transaction
+BUSY_S = 10  # how long SQLite waits for another process's transaction
 CONNECT_S = 5  # how long PostgreSQL may take to answer
 WRITES = "sparkdl_writes"  # an option of a connection
 _tables = MetaData()
