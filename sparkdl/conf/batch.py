@@ -15,7 +15,8 @@ class ScoreBatchConf(Conf):
     source: str = Field(
         description="Parquet or Delta table to score; of slots with a placeholder, as in events/day={date}, {date:%Y/%m/%d}/{hour}"
     )
-    bundle: str = Field(description="the model")
+    bundle: str = Field(description="the model: a bundle's URI, or registry://NAME@ALIAS")
+    registry: str | None = Field(None, description="the registry's URI; the session's by default")
     output: str = Field(
         description="where the scored table is written, as Parquet; of slots the folder of their tables"
     )

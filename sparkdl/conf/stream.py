@@ -142,7 +142,6 @@ class _Scoring(Conf):
     model: str = Field(description="a bundle's URI, or registry://NAME@ALIAS")
     registry: str | None = Field(None, description="the registry's URI; the session's by default")
     settings: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")
-    trusted: bool | list[str] = Field(False, description="code that may run to load the model, see Bundle.load")
     sink: SinkConf = Field(description="where scored rows go")
     payload: PayloadConf | None = Field(None, description="what is packed into a column of the events")
     columns: list[str] | None = Field(None, description="columns of the events that the sink gets; all if none")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from sparkdl.conf import ScoreBatchConf
 from sparkdl.errors import InvalidParamError
-from sparkdl.jobs import status
+from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 
 if TYPE_CHECKING:
-    from sparkdl.model import TorchModel
     from sparkdl.slots.scheduled import Schedule
 
 CONF = ScoreBatchConf
@@ -50,7 +49,7 @@ def _table(run: Run, conf: ScoreBatchConf, uri: str, output: str) -> Iterator[tu
 
     source = sources.opened(run.spark, uri)
     yield "source", f"{uri}, columns {source.df.columns}"
-    model = _model(conf)
+    model = models.model(run, conf.bundle, conf.model, conf.registry)
     yield "model", f"{conf.bundle}, {model.signature}"
     layout = Layout.checked(conf.partitionBy, conf.rowGroupSize, conf.compression)
     made = job.checked(source, model, output, conf.columns, layout, overwrite=conf.overwrite)
@@ -67,7 +66,7 @@ def start(run: Run, conf: ScoreBatchConf, args: argparse.Namespace) -> int:
         return schedule.work()
     done = score_table(
         conf.source,
-        _model(conf),
+        models.model(run, conf.bundle, conf.model, conf.registry),
         conf.output,
         columns=conf.columns,
         partitionBy=conf.partitionBy,
@@ -105,10 +104,3 @@ def _schedule(run: Run, conf: ScoreBatchConf, args: argparse.Namespace) -> Sched
     from sparkdl.slots.scheduled import Schedule
 
     return Schedule(run, conf, slots, rescore=args.rescore)
-
-
-def _model(conf: ScoreBatchConf) -> TorchModel:
-    from sparkdl.bundle import Bundle
-    from sparkdl.model import TorchModel
-
-    return TorchModel(Bundle.load(conf.bundle)).setParams(**conf.model)

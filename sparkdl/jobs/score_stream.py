@@ -10,8 +10,9 @@ import argparse
 import logging
 from collections.abc import Iterator
 
-from sparkdl.conf import ScoreStreamConf
-from sparkdl.jobs import status
+from sparkdl import store
+from sparkdl.conf import ScoreStreamConf, filled
+from sparkdl.jobs import code, models, status
 from sparkdl.jobs.run import Run
 from sparkdl.stream import configured
 
@@ -21,25 +22,39 @@ logger = logging.getLogger(__name__)
 
 def plan(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Where events would come from, what would score them, and where rows would go."""
+    from sparkdl.stream.start import check_apart
+
     events = configured.events(run.spark, conf.source)
-    yield "source", f"{conf.source.path or conf.source.format}, columns {events.columns}"
-    yield "sink", repr(configured.sink(conf.sink))
-    if conf.deadLetter:
-        yield "deadLetter", repr(configured.sink(conf.deadLetter))
-    yield "checkpoint", conf.checkpoint
+    yield "source", f"{_where(conf)}, columns {events.columns}"
+    model = models.model(run, conf.model, conf.settings, conf.registry)
+    yield "model", f"{conf.model}, {model.signature}"
+    if conf.challenger:
+        yield "challenger", f"{conf.challenger}, {models.model(run, conf.challenger, {}, conf.registry).signature}"
+    rows = configured.check(events, conf, model)
+    sink, dead = configured.sink(conf.sink), configured.sink(conf.deadLetter) if conf.deadLetter else None
+    check_apart(sink, dead, conf.checkpoint)
+    yield "sink", f"{sink!r}, columns {[field['name'] for field in rows['fields']]}"
+    yield "deadLetter", repr(dead) if dead else "none: what cannot be scored ends the query, or follows handleInvalid"
+    state = "goes on" if store.exists(filled(conf.checkpoint)) else "a new one"
+    yield "checkpoint", f"{store.shown(conf.checkpoint)}, {state}; trigger {conf.trigger}"
 
 
 def start(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> int:
     """Start the query, wait for a reason to end."""
-    monitor = configured.monitor(conf.monitor)
+    monitor = configured.monitor(conf.monitor, run=run.id)
     with run.patient() as told_to_end:
-        query = configured.start(run.spark, conf, monitor)
-        where = conf.source.path or conf.source.format
-        run.tell("scoring", f"scoring what arrives in {where}", source=where, query=query.id)
+        query = configured.start(run.spark, conf, code.trusted(run), monitor)
+        run.tell("scoring", f"scoring what arrives in {_where(conf)}", source=_where(conf), query=query.id)
         configured.run_to_end(query, told_to_end)
     done = query.status()
-    run.show(f"scored: {done}", rows=done.rows, scored=done.scored, dead=done.dead, batches=done.batches)
+    run.show(
+        f"scored: {done}", rows=done.rows, scored=done.scored, dead=done.dead, batches=done.batches, query=query.id
+    )
     if monitor and monitor.failed:
-        logger.error(monitor.failed)
+        logger.error("%s", monitor.failed, extra={"event": "alert"})
         return status.PARTLY
     return status.DONE
+
+
+def _where(conf: ScoreStreamConf) -> str:
+    return store.shown(conf.source.path) if conf.source.path else conf.source.format

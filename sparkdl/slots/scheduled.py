@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import session, store
 from sparkdl.conf import filled
 from sparkdl.errors import LeaseLostError, LedgerError, OverlapError, SparkdlError
-from sparkdl.jobs import status
+from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 from sparkdl.score import staging
 from sparkdl.score.result import ScoredTable

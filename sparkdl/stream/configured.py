@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
+    from sparkdl.model import TorchModel
     from sparkdl.payloads import Payload
     from sparkdl.sinks.sink import Sink
     from sparkdl.stream.monitor import Monitor
@@ -53,35 +54,37 @@ def payload(conf: PayloadConf) -> Payload:
     return (payloads.JSON if conf.format == "json" else payloads.Avro)(str(conf.schema_), **told)
 
 
-def monitor(conf: MonitorConf | None) -> Monitor | None:
-    """What watches the query. Raises InvalidParamError."""
+def monitor(conf: MonitorConf | None, **about: Any) -> Monitor | None:
+    """What watches the query; ``about`` is in each of its events. Raises InvalidParamError."""
     from sparkdl.stream.monitor import Monitor
 
-    return Monitor(**filled(conf.model_dump(exclude_none=True))) if conf else None
+    return Monitor(about=about, **filled(conf.model_dump(exclude_none=True))) if conf else None
 
 
-def start(spark: SparkSession, conf: ScoreStreamConf, monitor: Monitor | None = None) -> ScoreQuery:
-    """The query, started. Raises as ``score_stream`` does, and SourceNotFoundError as ``events``."""
+def start(spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Monitor | None = None) -> ScoreQuery:
+    """The query, started. trusted: as for ``Bundle.load``. Raises as ``score_stream`` does, and SourceNotFoundError as
+    ``events``."""
     from sparkdl.stream.start import score_stream
 
     return score_stream(
         events(spark, conf.source),
-        checkpoint=conf.checkpoint,
+        checkpoint=filled(conf.checkpoint),
         deadLetter=sink(conf.deadLetter) if conf.deadLetter else None,
         trigger=conf.trigger,
         challenger=filled(conf.challenger),
         share=conf.share,
         shareBy=conf.shareBy,
+        trusted=trusted,
         monitor=monitor,
         **_shared(conf),
     )
 
 
-def replay(spark: SparkSession, conf: ReplayConf, monitor: Monitor | None = None) -> dict[str, int]:
+def replay(spark: SparkSession, conf: ReplayConf, trusted: Any, monitor: Monitor | None = None) -> dict[str, int]:
     """The counts of ``replay_dead_letters``, run to its end."""
     from sparkdl.stream.replay import replay_dead_letters
 
-    told = {"checkpoint": conf.checkpoint, "monitor": monitor, **_shared(conf)}
+    told = {"checkpoint": filled(conf.checkpoint), "monitor": monitor, "trusted": trusted, **_shared(conf)}
     return replay_dead_letters(spark, deadLetter=filled(conf.deadLetter), **told)
 
 
@@ -93,11 +96,24 @@ def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
         "registry": Registry(filled(conf.registry)) if conf.registry else None,
         "sink": sink(conf.sink),
         "settings": dict(conf.settings),
-        "trusted": conf.trusted,
         "payload": payload(conf.payload) if conf.payload else None,
         "columns": conf.columns,
         "name": conf.name,
     }
+
+
+def check(events: DataFrame, conf: ScoreStreamConf | ReplayConf, model: TorchModel) -> dict[str, Any]:
+    """The schema of the rows that the sink would get, as JSON values: events, payload and model fit each other, and the
+    sink takes such rows. Raises SignatureError, ColumnNotFoundError, SinkError."""
+    from sparkdl.stream import shape
+
+    told = payload(conf.payload) if conf.payload else None
+    shape.check_types(events)
+    flat = shape.flat_events(shape.parsed_events(events, told), told)
+    both = getattr(conf, "challenger", None) is not None
+    rows = shape.row_schema(flat, shape.shape_of(events, flat, told, model, conf.columns, both=both), model)
+    sink(conf.sink).check(events.sparkSession, rows)
+    return rows
 
 
 def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:

@@ -18,12 +18,16 @@ _FIELDS = tuple(field.name for field in fields(BatchReport))
 
 
 class Lines(logging.handlers.RotatingFileHandler):
-    """A file of events. At ``max_bytes`` it becomes ``path.1``, that ``path.2``, and so on; so many are kept.
+    """A file of events. At ``max_bytes`` it becomes ``path.1``, that ``path.2``, and so on; so many are kept. about: what
+    each event has beside its own.
 
     Raises StoreError if the file cannot be written.
     """
 
-    def __init__(self, path: str, max_bytes: int = MAX_BYTES, backups: int = BACKUPS) -> None:
+    def __init__(
+        self, path: str, max_bytes: int = MAX_BYTES, backups: int = BACKUPS, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self._about = dict(about or {})
         try:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             super().__init__(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
@@ -32,7 +36,7 @@ class Lines(logging.handlers.RotatingFileHandler):
 
     def write(self, event: Mapping[str, Any]) -> None:
         """One line. Raises OSError."""
-        text = json.dumps(jsonable(event), separators=(",", ":"))
+        text = json.dumps(jsonable({**event, **self._about}), separators=(",", ":"))
         self.handle(logging.LogRecord("sparkdl.events", logging.INFO, "", 0, text, None, None))
 
     def handleError(self, record: logging.LogRecord) -> None:  # logging's name

@@ -34,7 +34,8 @@ class Monitor:
     jsonl: a local file that events are added to, one JSON object a line; at maxBytes it is rotated, and ``backups`` old ones
     are kept. prometheus: a port, served on 127.0.0.1, or ``host:port``; other hosts need a ``token``, which
     requests send as ``Authorization: Bearer TOKEN``. alerts: Alert objects, or maps of their fields.
-    window: seconds that speed, latency and shares are looked at over; driftWindow: those of drift.
+    window: seconds that speed, latency and shares are looked at over; driftWindow: those of drift. about: JSON values by name
+    that each event has too.
 
     The first query that starts opens file and port (or ``open``), the last that ends closes them (or ``close``). What a query tells goes through one
     thread, webhooks through another; each has a bounded queue, and what does not fit is dropped and counted. Trouble
@@ -55,6 +56,7 @@ class Monitor:
         token: str | None = None,
         maxBytes: int = MAX_BYTES,
         backups: int = BACKUPS,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(alerts, (str, Mapping)):
             raise InvalidParamError(f"'alerts' must be a list of them (got {alerts!r})", param="alerts", value=alerts)
@@ -63,6 +65,7 @@ class Monitor:
         self.window, self.drift_window = _seconds("window", window), _seconds("driftWindow", driftWindow)
         self._address = None if prometheus is None else address_of(prometheus, token)
         self._token = token
+        self._about = dict(about or {})
         self.failed: Fired | None = None
         self._queries: dict[str, _Query] = {}
         self._held = 0
@@ -153,7 +156,7 @@ class Monitor:
 
     def _open(self) -> None:
         self.failed = None
-        self._lines = Lines(self.jsonl, self._max_bytes, self._backups) if self.jsonl else None
+        self._lines = Lines(self.jsonl, self._max_bytes, self._backups, self._about) if self.jsonl else None
         try:
             self._exporter = Exporter(*self._address, self._token) if self._address else None
         except BaseException:

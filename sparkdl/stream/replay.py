@@ -44,7 +44,7 @@ def replay_dead_letters(
     for name in ("events", "trigger"):
         if name in options:
             raise TypeError(f"replay_dead_letters() takes no {name!r}: it is the dead letters once, all that are there")
-    letters = _opened(spark, deadLetter)
+    letters = opened(spark, deadLetter)
     if letters is None:
         return {"rows": 0, "scored": 0, "dead": 0, "batches": 0}
     query = score_stream(
@@ -65,7 +65,7 @@ def replay_dead_letters(
     return {"rows": status.rows, "scored": status.scored, "dead": dead, "batches": status.batches}
 
 
-def _opened(spark: SparkSession, uri: str) -> DataFrame | None:
+def opened(spark: SparkSession, uri: str) -> DataFrame | None:
     """The rows as a stream, as they once came; None if there are no dead letters."""
     from sparkdl.sinks.parquet import Parquet
 

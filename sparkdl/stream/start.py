@@ -93,7 +93,7 @@ def score_stream(
     first: Any = bounded(bound.rows) if bounded and bound else events
     _check_stream(first, outputMode)
     sink, dead_sink = _sinks(sink, deadLetter)
-    _check_apart(sink, dead_sink, checkpoint)
+    check_apart(sink, dead_sink, checkpoint)
     _check_share(share, shareBy, challenger)
     check_types(first)
     spark = first.sparkSession
@@ -224,7 +224,7 @@ def _sinks(sink: Any, dead: Any) -> tuple[Sink, Sink | None]:
     return sink, dead
 
 
-def _check_apart(sink: Sink, dead: Sink | None, checkpoint: str) -> None:
+def check_apart(sink: Sink, dead: Sink | None, checkpoint: str) -> None:
     """Raise SinkError if two of the query's folders lie in one another: a reader of one would find the other's files."""
     places = {"sink": sink.place, "deadLetter": dead.place if dead else None, "checkpoint": checkpoint}
     for (what, place), (other, where) in itertools.combinations(places.items(), 2):
