@@ -14,6 +14,7 @@ COMMANDS = {
     "doctor": ("sparkdl.doctor", "check this machine and say how to mend what is wrong"),
     "build-horovod": ("sparkdl.build_horovod", "build Horovod for the torch installed here"),
     "pack": ("sparkdl.pack", "write this environment to an archive for a cluster's executors"),
+    "runs": ("sparkdl.jobs.runs", "show the ledger of scheduled scoring, or make it again from the output"),
     "top": ("sparkdl.stream.top", "show how streams do, live, from the files of their monitors"),
     "report": ("sparkdl.stream.reporting", "write a stream's HTML report, from the file of its monitor"),
 }

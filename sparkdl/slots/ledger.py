@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
@@ -107,6 +107,15 @@ class Ledger:
                 now = self._now(connection)
                 rows = connection.execute(select(SLOTS).where(SLOTS.c.output == self.output).order_by(SLOTS.c.slot))
                 return {row.slot: _entry(row, now) for row in rows}
+
+        return self._tried(read)
+
+    def outputs(self) -> list[str]:
+        """Whose slots it has."""
+
+        def read() -> list[str]:
+            with self._reading() as connection:
+                return list(connection.execute(select(SLOTS.c.output).distinct().order_by(SLOTS.c.output)).scalars())
 
         return self._tried(read)
 
@@ -208,7 +217,8 @@ class Ledger:
         return self._tried(write)
 
     def put(self, slot: str, manifest: Told) -> bool:
-        """Make the slot's entry what its manifest says; False, and nothing done, while somebody works on it."""
+        """Make the slot's entry what its manifest says; False, and nothing done, while somebody works on it, or is to score it
+        again."""
         number = int(str(manifest.get("token", "0")).partition("-")[0])
         told = {"state": DONE, "rescore": False, "problem": None, "owner": "", "expires": 0.0, **_of_table(manifest)}
         new = {"number": number, "token": str(manifest.get("token", "")), "since": number}
@@ -220,7 +230,8 @@ class Ledger:
                 if added.rowcount == 1:
                     return True
                 free = update(SLOTS).where(*self._is(slot), SLOTS.c.expires <= self._now(connection))
-                return connection.execute(free.values(**told)).rowcount == 1
+                due = and_(SLOTS.c.rescore, SLOTS.c.since > number)
+                return connection.execute(free.where(not_(due)).values(**told)).rowcount == 1
 
         return self._tried(write)
 

@@ -21,15 +21,15 @@ def of(sink: str) -> Told | None:
     return found if isinstance(found, dict) and found.keys() >= _OF_A_SLOT else None
 
 
-def below(output: str) -> Iterator[Told]:
-    """Of all slots' tables in the output."""
+def below(output: str) -> Iterator[tuple[str, Told]]:
+    """Of all slots' tables in the output: the URI of each, and what it says."""
     for name in sorted(store.names(output)):
         folder = store.join(output, name)
         if "=" not in name or name.startswith((".", "_")):
             continue
         found = of(folder)
         if found is not None:
-            yield found
+            yield folder, found
         elif _is_folder(folder):
             yield from below(folder)
 
