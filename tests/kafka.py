@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -79,22 +80,60 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+@dataclass(frozen=True)
+class Login:
+    """A user of a broker; the password is its keystore's, too."""
+
+    name: str
+    password: str
+
+
+def make_keystore(keystore: Path, authority: Path, password: str) -> None:
+    """A key for 127.0.0.1, in PKCS12, and its self-signed certificate, in PEM; by Java's keytool."""
+    common = ["-keystore", str(keystore), "-storetype", "PKCS12", "-storepass", password, "-alias", "here"]
+    key = [
+        "-keyalg",
+        "EC",
+        "-groupname",
+        "secp256r1",
+        "-dname",
+        "CN=127.0.0.1",
+        "-ext",
+        "SAN=IP:127.0.0.1",
+        "-validity",
+        "2",
+    ]
+    for command in (["-genkeypair", *key], ["-exportcert", "-rfc", "-file", str(authority)]):
+        subprocess.run(["keytool", *command, *common], check=True, capture_output=True)
+
+
 class Broker:
     """A Kafka 3.9 of one node, in KRaft mode, on the loopback, its data under `folder`.
 
+    login: of a second listener, SASL_SSL by SCRAM, at `secured`; its certificate's maker is `authority`, PEM.
     `start` returns when it serves. `stop` ends it in order, `kill` by SIGKILL; after either `start` goes on with the same
     data and port. No topic is made unless asked for.
     """
 
-    def __init__(self, folder: Path, jars: Path) -> None:
-        self.folder, self.jars = Path(folder), jars
-        self.port, self.controller_port = free_ports(2)
+    def __init__(self, folder: Path, jars: Path, login: Login | None = None) -> None:
+        self.folder, self.jars, self.login = Path(folder), jars, login
+        self.port, self.controller_port, self.secured_port = free_ports(3)
         self.process: subprocess.Popen | None = None
 
     @property
     def servers(self) -> str:
         """Where to reach it, as `kafka.bootstrap.servers` wants it."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def secured(self) -> str:
+        """Where to reach it by SASL_SSL."""
+        return f"127.0.0.1:{self.secured_port}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that a client of `secured` trusts."""
+        return self.folder / "authority.pem"
 
     @property
     def log(self) -> str:
@@ -107,7 +146,11 @@ class Broker:
         if not properties.exists():
             properties.write_text(self._properties())
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
-            made = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+            user = []
+            if self.login is not None:
+                make_keystore(self.folder / "keys.p12", self.authority, self.login.password)
+                user = ["--add-scram", f"SCRAM-SHA-512=[name={self.login.name},password={self.login.password}]"]
+            made = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *user)
             if made.wait(START_SECONDS) != 0:
                 raise RuntimeError(f"the broker's folder was not made:\n{self.log[-3000:]}")
         self.process = self._java("kafka.Kafka", str(properties))
@@ -147,7 +190,8 @@ class Broker:
         return "\n".join([
             "process.roles=broker,controller",
             "node.id=1",
-            f"listeners=PLAINTEXT://{here}:{self.port},CONTROLLER://{here}:{self.controller_port}",
+            f"listeners=PLAINTEXT://{here}:{self.port},CONTROLLER://{here}:{self.controller_port}"
+            + (f",SASL_SSL://{here}:{self.secured_port}" if self.login else ""),
             "controller.listener.names=CONTROLLER",
             f"controller.quorum.voters=1@{here}:{self.controller_port}",
             f"log.dirs={self.folder / 'data'}",
@@ -162,8 +206,23 @@ class Broker:
             "broker.session.timeout.ms=3000",  # until which a killed one's place is kept: a start waits for it
             "log.index.size.max.bytes=65536",
             "message.max.bytes=8388608",
+            *self._security(),
             "",
         ])  # fmt: skip
+
+    def _security(self) -> list[str]:
+        if self.login is None:
+            return []
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return [
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "inter.broker.listener.name=PLAINTEXT",
+            "listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512",
+            f"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}",
+            "ssl.keystore.type=PKCS12",
+            f"ssl.keystore.location={self.folder / 'keys.p12'}",
+            f"ssl.keystore.password={self.login.password}",
+        ]
 
     def _serves(self) -> bool:
         """True when it tells a client of itself: it has registered with its controller."""

@@ -56,10 +56,14 @@ class Cluster:
         executors = [path.read_text(errors="replace") for path in sorted(self.folder.glob("work-*/*/*/std*"))]
         return "".join([*self.said, *executors])
 
-    def submit(
-        self, script: str | Path, *arguments: str, conf: Mapping[str, str] | None = None, options=(), env=None
-    ) -> subprocess.CompletedProcess[str]:
-        """spark-submit to the cluster, from the lane's Python; waits for its end."""
+    def submit(self, script: str | Path, *arguments: str, **how) -> subprocess.CompletedProcess[str]:
+        """spark-submit to the cluster, from the lane's Python; waits for its end. A Python's stderr is in its stdout."""
+        with self.submitted(script, *arguments, **how) as job:
+            out, err = job.communicate(timeout=SECONDS)
+        return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+    def submitted(self, script: str | Path, *arguments: str, conf: Mapping[str, str] | None = None, options=()):
+        """The same, a process that is ended with the block."""
         settings = {
             "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1",
             "spark.driver.memory": "1g", "spark.executor.memory": "1g", "spark.executor.cores": "1",
@@ -68,15 +72,18 @@ class Cluster:
             "spark.sparkdl.storePath": str(self.folder / "store"), **self.conf, **(conf or {}),
         }  # fmt: skip
         properties = self.folder / f"submit-{len(list(self.folder.glob('submit-*')))}.conf"
-        properties.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        properties.chmod(0o600)
+        write_private(properties, settings)
         command = [str(HOME / "bin/spark-submit"), "--master", self.url, "--properties-file", str(properties)]
-        with process(
+        return process(
             [*command, *options, str(script), *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONWARNINGS": "ignore", **(env or {})},
-        ) as job:  # fmt: skip
-            out, err = job.communicate(timeout=SECONDS)
-        return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+            env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONWARNINGS": "ignore"},
+        )  # fmt: skip
+
+
+def write_private(path: Path, settings: Mapping[str, str]) -> None:
+    """A properties file that its owner alone can read."""
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
 
 
 @contextlib.contextmanager
@@ -87,8 +94,7 @@ def cluster(
     conf = dict(conf or {})
     folder.mkdir(parents=True, exist_ok=True)
     daemons = folder / "daemons.conf"
-    daemons.write_text("".join(f"{name} {value}\n" for name, value in conf.items()))
-    daemons.chmod(0o600)
+    write_private(daemons, conf)
     env = {**bare(), "SPARK_HOME": str(HOME), "SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": SMALL}
     settings = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "cwd": folder, "env": env}
     made = Cluster("", folder, conf)
