@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ZEPPELIN_BYTES = 102_400  # that a paragraph prints at most; what is more is cut
 JUPYTER_BYTES = 16_000_000
 _OWN_BYTES = 2_000  # of these, for a user's own lines
+_SHARE = 0.75  # of what is left of them, for one call: what is shown next needs some too
+_LEAST_BYTES = 400
 _END = "%text "
 _NOTHING = "\u200b"  # a letter without width
 _spent: tuple[str, int] = ("", 0)  # by which run of a paragraph, and how much
@@ -56,8 +58,7 @@ class View:
         if notebook.place() == "jupyter":
             _show_in_jupyter(pieces, self._id, again=self._drawn)
         else:
-            if self._drawn:
-                _clear_paragraph()
+            _clear_paragraph()
             put(pieces)
         self._drawn = True
 
@@ -90,11 +91,12 @@ def _print_in_zeppelin(pieces: Sequence[Piece]) -> None:
     global _spent
     run = _paragraph_run()
     before = _spent[1] if _spent[0] == run else 0
-    written = zeppelin(pieces, max(ZEPPELIN_BYTES - _OWN_BYTES - before, 400))
-    _spent = (run, before + len(written.encode()) + 2)
+    left = ZEPPELIN_BYTES - _OWN_BYTES - before
+    written = zeppelin(pieces, max(int(left * _SHARE), _LEAST_BYTES))
     if _is_ipython():
-        written = "\n" + written  # a display begins at the start of a line only
-    print(written, flush=True)
+        written = f"\n{written}\n"  # a display begins at the start of a line only
+    _spent = (run, before + len(written.encode()))
+    print(written, end="", flush=True)
 
 
 def _paragraph_run() -> str:

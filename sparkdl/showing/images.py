@@ -167,10 +167,9 @@ def _channels_last(array: np.ndarray, shape: Sequence[int] | None) -> np.ndarray
         array = array.reshape(side, side)
     if array.ndim == 2:
         return array[:, :, None]
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        return array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
-        return array
+    channels = [axis for axis in (0, 2) if array.ndim == 3 and array.shape[axis] in (1, 3, 4)]
+    if channels:  # of two axes that may be it the smaller; torch's if they are alike
+        return np.moveaxis(array, min(channels, key=lambda axis: array.shape[axis]), 2)
     raise _NotAnImage(f"shape {array.shape}; (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels can be shown")
 
 

@@ -50,14 +50,14 @@ def pieces_of(query: Any) -> list[Piece]:
 
 def with_pictures(query: Any) -> list[Piece]:
     """The same with pictures in place of bars, where there is matplotlib."""
+    if not hasattr(query, "events"):
+        return pieces_of(query)
     try:
         encoding.needed("matplotlib")
     except SparkdlError:
         return pieces_of(query)
     from sparkdl.stream.plots import pictures
 
-    if not hasattr(query, "events"):
-        return pieces_of(query)
     drawn = pictures(_run(query), list(_DRAWN))
     return [
         Facts(tuple(query.status().lines())),
@@ -73,7 +73,7 @@ def _run(query: Any) -> Run:
 
 def _of_spark(query: Any) -> list[tuple[str, str]]:
     """Of a query that sparkdl did not start."""
-    from sparkdl.stream.query import as_json
+    from sparkdl.stream.events import as_json
 
     error = query.exception()
     state = "running" if query.isActive else "failed" if error else "stopped"

@@ -87,3 +87,11 @@ def read(path: str) -> Iterator[dict[str, Any]]:
                 yield from filter(None, map(parsed, file))
         except OSError as error:
             raise StoreError(f"the events in {each!r} cannot be read: {error.strerror}", uri=each) from error
+
+
+def as_json(progress: Any) -> dict[str, Any]:
+    """Spark's progress as JSON values, whichever version gives it."""
+    if isinstance(progress, dict):
+        return dict(progress)
+    told: dict[str, Any] = json.loads(progress.json)
+    return told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.score import scan
 from sparkdl.stream.batch import MicroBatches
+from sparkdl.stream.events import as_json
 from sparkdl.stream.rate import Bound
 from sparkdl.stream.told import Told
 
@@ -174,11 +174,3 @@ def _as_stream_error(error: Exception, checkpoint: str) -> SparkdlError:
     if isinstance(error, SparkdlError):
         return error
     return StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=checkpoint)
-
-
-def as_json(progress: Any) -> dict[str, Any]:
-    """Spark's progress as JSON values, whichever version gives it."""
-    if isinstance(progress, dict):
-        return dict(progress)
-    told: dict[str, Any] = json.loads(progress.json)
-    return told

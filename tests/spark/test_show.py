@@ -12,12 +12,14 @@ from PIL import Image
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as sf
+from scale import DDL, Scale
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from sparkdl import zeppelin
+import sparkdl
+from sparkdl import Bundle, Signature, TensorSpec, notebook, zeppelin
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SignatureError
-from sparkdl.showing import anything, evaluated, evaluation, images, sounds, streams, tables, texts
+from sparkdl.showing import anything, display, evaluated, evaluation, images, sounds, streams, tables, texts
 from sparkdl.showing.pieces import Marked, Sound, Table, Text
 
 
@@ -361,6 +363,32 @@ def test_a_query_that_fails_is_shown_with_what_it_failed_of(spark, tmp_path):
     lines = dict(streams.pieces_of(query)[0].lines)
     assert lines["query"].endswith("failed")
     assert lines["error"]
+
+
+def test_a_scored_stream_is_shown_while_it_runs(spark, tmp_path, monkeypatch):
+    """In a notebook's place: what is drawn, each time instead of the one before."""
+    bundle = Bundle.from_module(
+        Scale(2.0), Signature((TensorSpec("features", "float32", (2,), ("features",), ("array<float>",)),))
+    )
+    spark.range(0, 40, 1, 4).selectExpr("id", "array(float(id), 1f) features").write.parquet(str(tmp_path / "in"))
+    events = spark.readStream.schema(DDL).option("maxFilesPerTrigger", 1).parquet(str(tmp_path / "in"))
+    query = sparkdl.score_stream(
+        events, model=bundle, sink=sparkdl.sinks.Parquet(str(tmp_path / "out")), checkpoint=str(tmp_path / "checkpoint"),
+        trigger="available now",
+    )  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(notebook, "place", lambda: "jupyter")
+    monkeypatch.setattr(display.View, "draw", lambda self, pieces: drawn.append(pieces))
+    zeppelin.live(query, every=0.3)
+    assert len(drawn) > 2
+    facts, *pictures = drawn[-1]
+    assert dict(facts.lines)["rows"] == "40 in, 40 out, 0 dead"
+    assert "stopped since" in dict(facts.lines)["query"]
+    assert [picture.name for picture in pictures] == ["throughput", "latency"]
+    assert len(display.zeppelin(drawn[-1]).encode()) < display.ZEPPELIN_BYTES
+    assert display.zeppelin(drawn[-1]).count("data:image/svg+xml") == 2
+    assert anything.pieces_of(query, 5)[0].lines[1:3] == facts.lines[1:3]
+    assert dict(streams.pieces_of(query)[0].lines)["ms a batch"]
 
 
 def test_live_takes_a_query_and_seconds(spark):

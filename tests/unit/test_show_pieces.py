@@ -110,7 +110,7 @@ def test_html_that_others_made_cannot_begin_a_display():
         Html("<p>" + "x" * 300_000 + "</p>", "short"),
         Facts(tuple((str(i), "y" * 90) for i in range(5_000))),
         Marked((("a" * 200_000, False), ("b", True))),
-        Picture(encoding.png(NOISE.integers(0, 255, (600, 800, 3), dtype=np.uint8)), "noise"),
+        Picture(encoding.png(NOISE.integers(0, 255, (300, 400, 3), dtype=np.uint8)), "noise"),
         Picture(b"<svg>" + b"x" * 200_000, "a drawing", media="image/svg+xml"),
         Tiles(tuple(Tile(str(i), NOISE.integers(0, 255, (200, 150, 3), dtype=np.uint8)) for i in range(100))),
         Sound(NOISE.uniform(-1, 1, (441_000, 2)).astype(np.float32), 44_100, "noise"),
