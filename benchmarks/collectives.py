@@ -35,7 +35,7 @@ import works
 from torch import Tensor, nn
 from works import MLP
 
-from sparkdl.train.collective import environment, horovod_variables, invited, rendezvous
+from sparkdl.train.collective import environment, horovod_variables, rendezvous
 from sparkdl.train.gradients import Gradients
 from sparkdl.train.world import World
 
@@ -219,7 +219,7 @@ class Sample:
 
 
 def measured(way: Way, kind: str, count: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder, rendezvous(HOST, invited(HOST)) as port:
+    with tempfile.TemporaryDirectory() as folder, rendezvous() as port:
         torch.multiprocessing.spawn(Sample(way, kind, count, port, folder), nprocs=RANKS)
         ranks: list[Any] = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
     rate, main, others, switches = (sum(values) for values in zip(*ranks, strict=True))

@@ -1,7 +1,8 @@
 """What ranks do together, behind one small protocol: by Horovod, by torch.distributed, or alone.
 
-Horovod's rendezvous and Gloo listen without a password, so they are bound to the loopback when all ranks share a host,
-to the cluster's own address otherwise; the rendezvous answers only the job's hosts, and ends when all have met.
+Horovod's rendezvous and torch's store ask for no password, so they listen on the loopback; ranks on other hosts reach them
+through ``tunnel``, which asks for this launch's secret, until all have met. Gloo, with which ranks then exchange tensors, has
+none either: it is bound to the loopback when all ranks share a host, to the cluster's own address otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from sparkdl.errors import LaunchError
-from sparkdl.train import pulse
+from sparkdl.train import pulse, tunnel
 from sparkdl.train.failure import PeerFailedError
+from sparkdl.train.tunnel import LOOPBACK
 from sparkdl.train.world import World
 
 F = TypeVar("F", bound=Callable[..., Any])
-_GUESTS_S = 60.0
 BACKENDS = ("auto", "horovod", "torch")
 
 
@@ -213,30 +213,29 @@ class Seat:
     @property
     def address(self) -> str:
         """Where this rank listens: the loopback if all ranks are on one host."""
-        return "127.0.0.1" if len(set(self.hosts)) == 1 else self.here
+        return LOOPBACK if len(set(self.hosts)) == 1 else self.here
 
 
 @dataclass(frozen=True)
 class Met:
-    """What ranks have told each other. place: the address and port that rank 0 has opened for the backend, and
-    ``secret`` a word that only they know. prepared: this rank's own. listener: rank 0's socket for torch."""
+    """What ranks have told each other. place: where this rank reaches what rank 0 has opened for the backend. prepared: this
+    rank's own. listener: rank 0's socket for torch."""
 
     backend: str
     place: tuple[str, int]
-    secret: str
     prepared: Any
     listener: socket.socket | None
 
 
 @contextlib.contextmanager
 def meet(seat: Seat, wanted: str, prepare: Callable[[], Any] = lambda: None) -> Iterator[Met]:
-    """Tell the other ranks all that must be known to join them, in one exchange; rank 0's listeners end with the block.
+    """Tell the other ranks all that must be known to join them, in one exchange; the listeners end with the block.
 
     prepare: what a rank may fail at alone. If one fails, none goes on, for they would wait for it for ever: that rank
     raises its error, the others PeerFailedError.
     """
     with contextlib.ExitStack() as stack:
-        guests: Future[set[str]] = Future()
+        opened: dict[str, int] = {}  # on rank 0's loopback
         told: dict[str, Any] = {"address": seat.address, "problem": None, "horovod": None, "ports": {}}
         failure = prepared = listener = None
         try:
@@ -246,15 +245,18 @@ def meet(seat: Seat, wanted: str, prepare: Callable[[], Any] = lambda: None) -> 
             if seat.world.is_chief:
                 told["secret"] = secrets.token_hex(16)
                 if wanted != "torch" and told["horovod"] is None:
-                    told["ports"]["horovod"] = stack.enter_context(rendezvous(seat.address, guests))
+                    opened["horovod"] = stack.enter_context(rendezvous())
                 if wanted in ("auto", "torch"):
-                    listener = stack.enter_context(socket.create_server((seat.address, 0)))
-                    told["ports"]["torch"] = listener.getsockname()[1]
+                    listener = stack.enter_context(socket.create_server((LOOPBACK, 0)))
+                    opened["torch"] = listener.getsockname()[1]
+                for backend, port in opened.items():
+                    if seat.address != LOOPBACK:
+                        port = stack.enter_context(tunnel.door(seat.address, port, told["secret"]))
+                    told["ports"][backend] = port
         except Exception as error:
             failure = error
             told["problem"] = f"{type(error).__name__}: {error}"
         peers = [json.loads(text) for text in seat.exchange(json.dumps(told))]
-        guests.set_result({peer["address"] for peer in peers})
         if failure is not None:
             raise failure
         for rank, peer in enumerate(peers):
@@ -263,8 +265,12 @@ def meet(seat: Seat, wanted: str, prepare: Callable[[], Any] = lambda: None) -> 
         backend = "horovod"
         if wanted != "environment":
             backend = choose_backend(wanted, [peer["horovod"] for peer in peers])
-        chief = peers[0]
-        yield Met(backend, (chief["address"], chief["ports"][backend]), chief["secret"], prepared, listener)
+        chief, port = peers[0], peers[0]["ports"][backend]
+        if seat.world.is_chief:
+            port = opened[backend]
+        elif seat.address != LOOPBACK:
+            port = stack.enter_context(tunnel.way((chief["address"], port), chief["secret"]))
+        yield Met(backend, (LOOPBACK, port), prepared, listener)
 
 
 @contextlib.contextmanager
@@ -302,8 +308,7 @@ def _by_torch(seat: Seat, met: Met) -> TorchCollective:
     with environment({"GLOO_SOCKET_IFNAME": interface_of(seat.address)}):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if seat.device.type == "cuda" else "gloo",
-            store=dist.PrefixStore(met.secret, store),  # it has no password: who does not know the keys finds nothing
-            rank=world.rank, world_size=world.size,
+            store=store, rank=world.rank, world_size=world.size,
         )  # fmt: skip
     return TorchCollective(world, seat.device)
 
@@ -321,26 +326,16 @@ def horovod_variables(world: World, address: str, meeting: tuple[str, int]) -> d
     }
 
 
-def invited(*addresses: str) -> Future[set[str]]:
-    """Guests of a rendezvous that are known from the start."""
-    guests: Future[set[str]] = Future()
-    guests.set_result(set(addresses))
-    return guests
-
-
 @contextlib.contextmanager
-def rendezvous(address: str, guests: Future[set[str]]) -> Iterator[int]:
-    """Horovod's rendezvous on ``address``, answering the addresses in ``guests`` alone, once they are known; its port."""
+def rendezvous() -> Iterator[int]:
+    """Horovod's rendezvous on the loopback; its port."""
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
     class Server(RendezvousHTTPServer):  # type: ignore[misc]
         daemon_threads = True
         block_on_close = False
 
-        def verify_request(self, request: Any, client_address: Any) -> bool:
-            return client_address[0] in guests.result(_GUESTS_S)
-
-    server = Server((address, 0), RendezvousHandler, verbose=0)
+    server = Server((LOOPBACK, 0), RendezvousHandler, verbose=0)
     server.init([])
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="horovod-rendezvous", daemon=True)
     thread.start()

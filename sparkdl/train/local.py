@@ -18,7 +18,7 @@ import cloudpickle
 from sparkdl import program
 from sparkdl.train import failure as failures
 from sparkdl.train import pulse
-from sparkdl.train.collective import horovod_variables, invited, rendezvous
+from sparkdl.train.collective import horovod_variables, rendezvous
 from sparkdl.train.failure import Failure
 from sparkdl.train.world import World
 
@@ -34,7 +34,7 @@ def run_here(main: Callable[..., Any], kwargs: dict[str, Any], size: int) -> Any
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparkdl-"))
-        meeting = (_HOST, stack.enter_context(rendezvous(_HOST, invited(_HOST))))
+        meeting = (_HOST, stack.enter_context(rendezvous()))
         with open(os.path.join(folder, "job"), "wb") as file:
             file.write(program.pickle((main, kwargs), "the training function"))
         processes = []

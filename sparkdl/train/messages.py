@@ -51,11 +51,7 @@ def listening(host: str, handler: Handler) -> Iterator[Mailbox]:
         timeout = _TIMEOUT_S
 
         def handle(self) -> None:
-            challenge = secrets.token_hex(32)
-            self.wfile.write(challenge.encode() + b"\n")
-            answer = self.rfile.readline(256).strip()
-            if not hmac.compare_digest(answer, _answer(secret, challenge)):
-                logger.warning("refused a connection from %s: it does not know the secret", self.client_address[0])
+            if not admits(self.connection, secret):
                 return
             self.connection.settimeout(None)
             for line in self.rfile:
@@ -114,7 +110,7 @@ class Sender:
         if mailbox is None:
             return
         try:
-            self._socket = _connection(mailbox)
+            self._socket = connection(mailbox)
             self._mailbox = mailbox
         except OSError as error:
             logger.warning("no live messages: the driver at %s cannot be reached: %s", mailbox.host, error)
@@ -126,13 +122,13 @@ class Sender:
         """
         if self._socket is None and self._mailbox is not None:
             try:
-                connection = _connection(self._mailbox)
+                again = connection(self._mailbox)
             except ConnectionRefusedError:
                 raise
             except OSError:
                 return  # the network is down; the next pulse tries again
             with self._lock:
-                self._socket = connection
+                self._socket = again
         self._deliver(json.dumps({"kind": "pulse", **content}))
 
     def send(self, kind: str, **content: Any) -> None:
@@ -162,15 +158,36 @@ class Sender:
                 self._socket = None
 
 
-def _connection(mailbox: Mailbox) -> socket.socket:
-    connection = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
+def admits(guest: socket.socket, secret: bytes) -> bool:
+    """True when who has connected answers a random challenge with its HMAC by the secret."""
+    challenge = secrets.token_hex(32)
+    guest.sendall(challenge.encode() + b"\n")
+    if hmac.compare_digest(_line(guest), _answer(secret, challenge)):
+        return True
+    logger.warning("refused a connection from %s: it does not know the secret", guest.getpeername()[0])
+    return False
+
+
+def connection(mailbox: Mailbox) -> socket.socket:
+    """A socket that ``admits`` has let in. Raises OSError."""
+    made = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
     try:
-        challenge = connection.makefile("rb").readline().strip().decode()
-        connection.sendall(_answer(mailbox.secret, challenge) + b"\n")
+        made.sendall(_answer(mailbox.secret, _line(made).decode()) + b"\n")
     except OSError:
-        connection.close()
+        made.close()
         raise
-    return connection
+    return made
+
+
+def _line(end: socket.socket, limit: int = 256) -> bytes:
+    """What comes before the end of the line, byte for byte, so that nothing behind it is taken away."""
+    found = b""
+    while len(found) < limit and not found.endswith(b"\n"):
+        more = end.recv(1)
+        if not more:
+            break
+        found += more
+    return found.strip()
 
 
 _current: Sender | None = None
