@@ -49,7 +49,7 @@ def _zeppelin_bar(total: int) -> Any:
 
 def is_seen() -> bool:
     """True if someone looks: a terminal, a notebook, or spark-submit on a terminal, which hands us a pipe."""
-    if "ipykernel" in sys.modules or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()):
+    if notebook.place() == "jupyter" or (hasattr(sys.stderr, "isatty") and sys.stderr.isatty()):
         return True
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return False

@@ -112,7 +112,7 @@ def test_rank_0_sends_every_epoch_and_few_steps(monkeypatch):
 NOTEBOOK = """
 import sys, types
 class Shell:
-    config = {"IPKernelApp": {}}
+    config, kernel = {"IPKernelApp": {}}, object()
 for name, content in {"IPython": {"get_ipython": Shell}, "ipykernel": {}, "ipykernel.zmqshell": {}}.items():
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(content)
