@@ -1,8 +1,7 @@
-"""make demo: train on Spark's executors with Horovod, score a table, score a stream; then say what was done."""
+"""make demo: the jobs one after another, from training to a report; then say what was done."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,8 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,16 +21,22 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path(".demo")
 ARRIVALS = 4
 PATIENCE_S = 120
+STEPS = 7
+BEFORE = {
+    "train": "train: 2 Horovod ranks on Spark's executors",
+    "evaluate": "evaluate on the rows that were held out",
+    "publish": "publish: the bundle becomes the champion of a registry",
+}
 sys.path.insert(0, str(ROOT / "examples"))
 import digits  # noqa: E402
 
 
-def submit(job: str, conf: str) -> list[str]:
+def submit(job: str) -> list[str]:
     """The command line of a job."""
     return [
         str(Path(sys.executable).parent / "spark-submit"),
         *("--properties-file", "conf/spark/local.conf", "--py-files", "examples/digits.py"),
-        *(f"jobs/{job}.py", "--conf-file", f"conf/demo/{conf}.yaml"),
+        *(f"jobs/{job}.py", "--conf-file", f"conf/demo/{job}.yaml"),
     ]
 
 
@@ -43,17 +48,22 @@ def environment() -> dict[str, str]:
 
 def announce(step: int, what: str) -> None:
     """Head a step."""
-    print(f"\n[{step}/4] {what}", flush=True)
+    print(f"\n[{step}/{STEPS}] {what}", flush=True)
 
 
-def run(job: str, conf: str) -> float:
+def show(command: list[str], end: str = "") -> None:
+    """The command as the reader may type it, in an activated environment."""
+    print("  $ " + " ".join(["spark-submit", *command[1:]]) + end, flush=True)
+
+
+def run(job: str) -> float:
     """Run a job to its end; its seconds. A failed job ends the demo."""
-    command = submit(job, conf)
-    print("  $ spark-submit " + " ".join(command[-3:]), flush=True)
+    command = submit(job)
+    show(command)
     started = time.monotonic()
     status = subprocess.run(command, env=environment(), cwd=ROOT, check=False).returncode
     if status:
-        raise SystemExit(f"{command[-3]} ended with status {status}; see its messages above")
+        raise SystemExit(f"jobs/{job}.py ended with status {status}; see its messages above")
     return time.monotonic() - started
 
 
@@ -62,33 +72,22 @@ def scored(directory: Path) -> pa.Table | None:
     return pq.read_table(directory) if any(directory.glob("batch=*")) else None
 
 
-def end_driver(query: subprocess.Popen[str]) -> None:
-    """End the job's Python, which ends its query well; at SIGTERM, spark-submit's JVM would drop everything."""
-    for process in psutil.Process(query.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that ended meanwhile
-            if any(argument.endswith("score_stream.py") for argument in process.cmdline()):
-                process.send_signal(signal.SIGTERM)
-    if query.wait():
-        raise SystemExit(f"jobs/score_stream.py ended with status {query.returncode}; see its messages above")
-
-
 def start_stream() -> subprocess.Popen[str]:
     """Start the query; its Spark comes up while something else goes on."""
     (DEMO / "arriving").mkdir()
-    command = submit("score_stream", "score_stream")
-    return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(submit("score_stream"), env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def stream(query: subprocess.Popen[str], rows: pa.Table) -> float:
     """Let files arrive while the query runs, end it; seconds from the first arrival to the last row out."""
     arriving, staging = DEMO / "arriving", DEMO / "staging"
     digits.write(staging, rows, ARRIVALS)
-    print("  $ spark-submit " + " ".join(submit("score_stream", "score_stream")[-3:]) + " &", flush=True)
+    show(submit("score_stream"), " &")
     assert query.stdout is not None
     while "scoring what arrives" not in (line := query.stdout.readline()):
         if not line:
             raise SystemExit("the stream did not start; see its messages above")
-    print("  " + line.strip(), flush=True)
+    print(line.strip(), flush=True)
     started = time.monotonic()
     expected = 0
     for file in sorted(staging.iterdir()):
@@ -100,7 +99,12 @@ def stream(query: subprocess.Popen[str], rows: pa.Table) -> float:
             time.sleep(0.05)
         print(f"  {file.name} arrived: {expected} rows scored after {time.monotonic() - started:.1f} s", flush=True)
     seconds = time.monotonic() - started
-    end_driver(query)
+    print("  $ kill -TERM %1", flush=True)
+    query.send_signal(signal.SIGTERM)  # it ends the micro-batch that runs
+    for line in query.stdout:
+        print(line.rstrip(), flush=True)
+    if query.wait():
+        raise SystemExit(f"jobs/score_stream.py ended with status {query.returncode}; see its messages above")
     return seconds
 
 
@@ -111,7 +115,7 @@ def accuracy(table: pa.Table) -> str:
 
 
 def main() -> None:
-    """Four steps and a table."""
+    """The steps, and a table."""
     os.chdir(ROOT)
     shutil.rmtree(DEMO, ignore_errors=True)
     started = time.monotonic()
@@ -120,31 +124,45 @@ def main() -> None:
     digits.write(DEMO / "digits/train", train, files=4)
     digits.write(DEMO / "digits/test", test, files=2)
     print(f"  {len(train)} rows to train on, {len(test)} held out")
-    announce(2, "train: 2 Horovod ranks on Spark's executors")
-    train_seconds = run("train", "train")
+    seconds = {}
+    for step, (job, what) in enumerate(BEFORE.items(), 2):
+        announce(step, what)
+        seconds[job] = run(job)
     query = start_stream()
     try:
-        announce(3, "score a table")
-        batch_seconds = run("score_batch", "score_batch")
-        announce(4, "score a stream, with the same bundle, by a query that runs since step 3")
-        stream_seconds = stream(query, test)
+        announce(5, "score the held-out rows as a table, by the registry's champion")
+        seconds["score_batch"] = run("score_batch")
+        announce(6, "score them as a stream, by a query that runs since step 5")
+        seconds["score_stream"] = stream(query, test)
     finally:
         query.kill()
-    metrics = json.loads((DEMO / "bundle/manifest.json").read_text())["metrics"]
-    batch, streamed = pq.read_table(DEMO / "scored"), scored(DEMO / "scored_stream")
-    assert streamed is not None
-    lines = [
-        ["train", len(train), train_seconds, f"{metrics['test_accuracy']:.4f} held out", DEMO / "bundle"],
-        ["score_batch", len(batch), batch_seconds, accuracy(batch), DEMO / "scored"],
-        ["score_stream", len(streamed), stream_seconds, accuracy(streamed), DEMO / "scored_stream"],
-    ]
-    print("\n" + tabulate(lines, ["", "rows", "seconds", "accuracy", "output"], floatfmt=".1f"))
+    announce(7, "compare what was scored with the training data")
+    seconds["drift_report"] = run("drift_report")
+    print("\n" + tabulate(summary(seconds), ["", "rows", "seconds", "", "output"], floatfmt=".1f"))
     print(
         f"\nAll in {time.monotonic() - started:.0f} s (the jobs' seconds count the start of Spark). Use the bundle:\n"
     )
     print("  import numpy, sparkdl")
     print('  bundle = sparkdl.Bundle.load(".demo/bundle")')
     print('  bundle.predict({"image": numpy.zeros((1, 1, 8, 8), "float32")})["probability"]\n')
+
+
+def summary(seconds: dict[str, float]) -> list[list[Any]]:
+    """A line a job."""
+    evaluation = json.loads((DEMO / "evaluation.json").read_text())
+    drift = json.loads((DEMO / "drift.json").read_text())
+    batch, streamed = pq.read_table(DEMO / "scored"), scored(DEMO / "scored_stream")
+    assert streamed is not None
+    trained = sum(pq.read_metadata(file).num_rows for file in (DEMO / "digits/train").iterdir())
+    told = {
+        "train": [trained, "2 ranks, Horovod", DEMO / "bundle"],
+        "evaluate": [evaluation["rows"], f"accuracy {evaluation['figures']['accuracy']:.4f}", DEMO / "evaluation.json"],
+        "publish": [None, "digits@champion", DEMO / "registry"],
+        "score_batch": [len(batch), f"accuracy {accuracy(batch)}", DEMO / "scored"],
+        "score_stream": [len(streamed), f"accuracy {accuracy(streamed)}", DEMO / "scored_stream"],
+        "drift_report": [drift["rows"], f"largest PSI {drift['features'][0]['psi']:.3f}", DEMO / "drift.html"],
+    }
+    return [[job, rows, seconds[job], figure, place] for job, (rows, figure, place) in told.items()]
 
 
 if __name__ == "__main__":
