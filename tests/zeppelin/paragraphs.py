@@ -175,6 +175,28 @@ class Interpreter:
         self.ready.put(False)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A paragraph of a notebook's file. magic: what runs it, as in `%spark.sql`."""
+
+    title: str
+    magic: str
+    text: str
+
+    @property
+    def interpreter(self) -> str:
+        return self.magic.rpartition(".")[2]
+
+
+def written(path: Path) -> list[Written]:
+    """The paragraphs of a `.zpln` file, split as Zeppelin splits them: the magic is the first word."""
+    made = []
+    for paragraph in json.loads(path.read_text())["paragraphs"]:
+        magic, _, text = paragraph["text"].partition("\n")
+        made.append(Written(paragraph["title"], magic.strip(), text.strip()))
+    return made
+
+
 def spark_home() -> Path:
     import pyspark
 

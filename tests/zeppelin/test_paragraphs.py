@@ -6,8 +6,10 @@ The paragraphs of a run share one interpreter, as those of a notebook do, and ea
 import re
 
 import numpy as np
+import pytest
 
 import sparkdl
+from sparkdl.errors import UntrustedBundleError
 
 
 def test_a_paragraph_is_where_it_is(begun):
@@ -72,3 +74,30 @@ def test_score_table_moves_the_bar(trained, begun, tmp_path):
     assert told.percents[-1] == 100
     assert "2,000 of 2,000 rows" in told.text
     assert "\r" not in told.text
+
+
+GATE = """
+class Gate(Net):
+    def forward(self, features):
+        answer = super().forward(features)
+        return answer if self.layer.bias.sum() > 0 else -answer
+
+signature = sparkdl.Signature.from_dataframe(df, ['features'])
+"""
+
+
+def test_a_class_that_cannot_be_exported_says_why_and_what_to_do(begun, tmp_path):
+    told = begun.run(GATE + "bundle = sparkdl.Bundle.from_module(Gate(), signature)")
+    assert told.code == "ERROR"
+    text = told.of_type("TEXT")[-1]
+    assert "UntrustedBundleError: the model cannot be exported by torch.export (GuardOnDataDependent" in text
+    assert "Change it so that it can, or say trusted=True to keep it as code (pickle)" in text
+    kept = begun.run(
+        f"sparkdl.Bundle.from_module(Gate(), signature, trusted=True).save('{tmp_path}/gate')\nprint('kept')"
+    )
+    assert kept.lines[-1] == "kept", kept.text
+    features = np.array([[0.0, 1.0]], np.float32)
+    answer = sparkdl.Bundle.load(f"{tmp_path}/gate", trusted=True).predict({"features": features})
+    assert np.isfinite(answer["prediction"]).all()  # the class came along, in another Python
+    with pytest.raises(UntrustedBundleError, match="say trusted=True"):
+        sparkdl.Bundle.load(f"{tmp_path}/gate")

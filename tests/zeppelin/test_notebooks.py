@@ -1,0 +1,92 @@
+"""The notebooks of examples/zeppelin: what Zeppelin imports, and every paragraph in a real interpreter."""
+
+import json
+from pathlib import Path
+
+import pytest
+from paragraphs import written
+
+NOTEBOOKS = sorted(Path(__file__).resolve().parents[2].glob("examples/zeppelin/*.zpln"))
+LIMIT = 102_400  # bytes of output that Zeppelin keeps
+IDS = [path.name.partition("_")[0] for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_zeppelin_can_import_it(path):
+    """The fields that Zeppelin 0.12 writes, and nothing of anybody's run."""
+    note = json.loads(path.read_text())
+    assert path.name == f"{note['name']}_{note['id']}.zpln"  # how Zeppelin's own folder names it
+    assert len(note["id"]) == 9
+    assert (note["version"], note["defaultInterpreterGroup"]) == ("0.12.0", "spark")
+    ids = [paragraph["id"] for paragraph in note["paragraphs"]]
+    assert len(set(ids)) == len(ids)
+    for paragraph in note["paragraphs"]:
+        assert paragraph["status"] == "READY"
+        assert "results" not in paragraph
+        assert paragraph["title"]
+        assert paragraph["config"]["editorSetting"]["language"] == (
+            "sql" if "%spark.sql" in paragraph["text"] else "python"
+        )
+        assert paragraph["text"].startswith(("%spark.pyspark\n", "%spark.sql\n"))
+
+
+def test_their_ids_differ():
+    assert len({json.loads(path.read_text())["id"] for path in NOTEBOOKS}) == len(NOTEBOOKS) == 4
+
+
+SHOWN = {  # by notebook and paragraph, what must be there
+    ("1-first-notebook", 1): ("TABLE", "id\tfeatures\tprogression"),
+    ("1-first-notebook", 2): ("TEXT", "epoch 40/40"),
+    ("1-first-notebook", 3): ("HTML", "data:image/png;base64,"),
+    ("1-first-notebook", 4): ("TABLE", "mse\tmse_of_the_mean\tpatients"),
+    ("1-first-notebook", 6): ("TABLE", "body_mass\tknown\tpredicted"),
+    ("1-first-notebook", 7): ("HTML", "prediction"),
+    ("2-image-recognition", 1): ("HTML", "data:image/png;base64,"),
+    ("2-image-recognition", 2): ("TEXT", "epoch 6/6"),
+    ("2-image-recognition", 3): ("HTML", "data:image/png;base64,"),
+    ("2-image-recognition", 4): ("HTML", "precision"),
+    ("2-image-recognition", 5): ("HTML", "data:image/png;base64,"),
+    ("3-stream-scoring", 3): ("HTML", "digits"),
+    ("3-stream-scoring", 4): ("HTML", "precision"),
+    ("3-stream-scoring", 5): ("TABLE", "model_version\tbatch\tdigits\taccuracy"),
+    ("4-scheduled-scoring", 3): ("TEXT", "1 scored"),
+    ("4-scheduled-scoring", 4): ("TEXT", "1 there already"),
+    ("4-scheduled-scoring", 5): ("TEXT", "2 scored"),
+    ("4-scheduled-scoring", 7): ("TABLE", "2026-11-20\t199\t0.9"),
+}
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=IDS)
+def run(request, zeppelin):
+    """The notebook's name, and its paragraphs after they ran one after the other."""
+    ran = []
+    for paragraph in written(request.param):
+        ran.append(zeppelin.run(paragraph.text, paragraph.interpreter))
+        assert ran[-1].code == "SUCCESS", f"{paragraph.title}\n{ran[-1].text}"
+    return request.param.name.partition("_")[0], ran
+
+
+def test_every_paragraph_runs_and_shows_what_it_is_for(run):
+    name, ran = run
+    for number, paragraph in enumerate(ran, 1):
+        kind, words = SHOWN.get((name, number), ("", ""))
+        assert not kind or any(words in data for data in paragraph.of_type(kind)), (
+            f"{name}, {number}\n{paragraph.text[:2000]}"
+        )
+        assert "Warning" not in "\n".join(paragraph.lines), paragraph.text
+        assert sum(len(data.encode()) for _, data in paragraph.messages) <= LIMIT
+        assert "\r" not in paragraph.text
+
+
+def test_the_model_has_learnt(run):
+    name, ran = run
+    if name == "1-first-notebook":
+        mse, of_mean, patients = map(float, ran[3].of_type("TABLE")[0].splitlines()[1].split("\t"))
+        assert patients == 89
+        assert mse < 0.65 * of_mean
+    if name == "2-image-recognition":
+        assert float(ran[1].lines[-1].split("accuracy")[1].split()[0]) > 0.95
+    if name == "3-stream-scoring":
+        rows = [line.split("\t") for line in ran[4].of_type("TABLE")[0].strip().splitlines()[1:]]
+        assert sum(int(row[2]) for row in rows) == 597  # each once
+        assert {row[0] for row in rows} == {"1"}
