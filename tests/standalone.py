@@ -43,12 +43,14 @@ def process(command, **settings):
 
 @dataclass
 class Cluster:
-    """url: of its master. conf: what every job is submitted with. said: what its daemons have written so far."""
+    """url: of its master. conf: what every job is submitted with. said: what its daemons have written so far. patience: seconds
+    that a job may take."""
 
     url: str
     folder: Path
     conf: Mapping[str, str]
     said: list[str] = field(default_factory=list)
+    patience: float = SECONDS
 
     @property
     def logs(self) -> str:
@@ -59,7 +61,10 @@ class Cluster:
     def submit(self, script: str | Path, *arguments: str, **how) -> subprocess.CompletedProcess[str]:
         """spark-submit to the cluster, from the lane's Python; waits for its end. A Python's stderr is in its stdout."""
         with self.submitted(script, *arguments, **how) as job:
-            out, err = job.communicate(timeout=SECONDS)
+            out, err = job.communicate(timeout=self.patience)
+        for left in self.folder.glob("work-*/app-*/*/*"):
+            if left.is_dir():  # an environment, say; the logs stay
+                shutil.rmtree(left, ignore_errors=True)
         return subprocess.CompletedProcess(job.args, job.returncode, out, err)
 
     def submitted(self, script: str | Path, *arguments: str, conf: Mapping[str, str] | None = None, options=()):

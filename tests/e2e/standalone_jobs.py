@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -27,9 +28,12 @@ def submit(cluster, job, folder, *, settings=None, options=(), conf=None, **plac
     told = {key: str(folder / place) for key, place in places.items()} | (settings or {})
     arguments = [word for key, value in told.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
     options = [*options, "--py-files", str(ROOT / "examples/digits.py")]
-    return cluster.submit(
+    started = time.monotonic()
+    done = cluster.submit(
         f"jobs/{job}.py", "--conf-file", f"conf/demo/{job}.yaml", *arguments, options=options, conf=conf
     )
+    print(f"{job}: {time.monotonic() - started:.0f} s")
+    return done
 
 
 def check_jobs(cluster, folder, *, streams=True, **how) -> None:
