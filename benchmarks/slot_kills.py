@@ -86,7 +86,7 @@ def told(lines: list[dict[str, Any]], asked: argparse.Namespace) -> str:
     return (
         f"# Kills of two schedulers at random moments, {datetime.date.today().isoformat()}\n\n"
         f"`python benchmarks/slot_kills.py`, seed {asked.seed}, ledger {kind}; {harness.hardware()}; {versions}. Two schedulers backfill "
-        f"{asked.slots} days; each is killed by -9 (its whole process group, its Python, or its JVM) within 8 s after it began a slot, "
+        f"{asked.slots} days; each is killed by -9 (its whole process group, its Python, or its JVM) within 8 s after it began its first slot, or 2 s after its second or third, "
         "and started again. Then every slot is there, whole, its rows once and with the model's own predictions, files have the sums of "
         "their manifests, and the ledger says what the manifests say; a further run finds nothing to do.\n\n"
         + tabulate(lines, headers="keys", tablefmt="github")

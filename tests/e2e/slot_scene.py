@@ -211,8 +211,9 @@ class Scheduler:
 
 
 def killed_backfill(scene: Scene, drawn: random.Random, kills: int, killed: list[str], *, most_s: float = 8.0) -> None:
-    """Two schedulers backfill the scene; within ``most_s`` after it began a slot each is killed and started again, until that
-    were so many ``kills``, or the backfill is done; then both run to their end. killed: gets what was killed."""
+    """Two schedulers backfill the scene; within ``most_s`` after it began its first slot, or a fourth of that after its second
+    or third, each is killed and started again, until that were so many ``kills``, or the backfill is done; then both
+    run to their end. killed: gets what was killed."""
     with ThreadPoolExecutor(2) as threads:
         seeds = [drawn.random() for _ in range(2)]
         for ended in [threads.submit(_restarted, scene, random.Random(seed), kills, killed, most_s) for seed in seeds]:
@@ -224,9 +225,10 @@ def _restarted(scene: Scene, drawn: random.Random, kills: int, killed: list[str]
     while status != 0:
         job = scene.start("--backfill", scene.range, "--set", "wait=60")
         try:
-            if len(killed) < kills and job.until("started") is not None:
+            after = drawn.choices((1, 2, 3), (5, 3, 2))[0]
+            if len(killed) < kills and all(job.until("started") for _ in range(after)):
                 try:  # the random moment: nothing is waited for but the end, which may come first
-                    job.process.wait(drawn.uniform(0, most_s))
+                    job.process.wait(drawn.uniform(0, most_s if after == 1 else most_s / 4))
                 except subprocess.TimeoutExpired:
                     what = drawn.choice(KILLS)
                     killed.append(what)

@@ -154,13 +154,13 @@ print(json.dumps(mine))
 def test_of_several_processes_one_has_each_slot(ledger, url):
     rivals = [
         subprocess.Popen(
-            [sys.executable, "-c", RIVAL, url, ledger.output, str(i), "25"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", RIVAL, url, ledger.output, str(i), "15"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for i in range(4)
+        for i in range(3)
     ]  # fmt: skip
-    with ThreadPoolExecutor(4) as threads:
+    with ThreadPoolExecutor(3) as threads:
         answers = list(threads.map(lambda rival: json.loads(rival.communicate("x")[0]), rivals))
-    assert sorted(slot for mine in answers for slot in mine) == list(range(25))
+    assert sorted(slot for mine in answers for slot in mine) == list(range(15))
     entries = ledger.entries()
     assert all(int(entries[f"s{slot}"].token[2:], 16) == i for i, mine in enumerate(answers) for slot in mine)
 
