@@ -8,7 +8,7 @@
         taken-6-…/              the holder of token 6, for a moment
 
 Whoever has the lease takes the holders of smaller tokens over: one rename each, after which every rename through the old
-gate fails, in whichever process, however long it was stopped. docs/decisions/0023-slots.md has the argument.
+gate fails, in whichever process, however long it was stopped. docs/decisions/0025-slots.md has the argument.
 """
 
 from __future__ import annotations
