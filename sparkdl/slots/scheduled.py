@@ -203,13 +203,14 @@ class Schedule:
             self._warn("partly", slot, too_many(bad, done.rows, share))
 
     def _failed(self, work: one.Work, slot: Slot, error: Exception) -> None:
-        is_full = _is_full(error)
-        found = status.TRY_AGAIN if is_full else status.of(error)
+        is_full, is_alive = _is_full(error), session.is_alive(work.spark)
+        # of a Spark that is dead everything looks as if it were missing
+        found = status.TRY_AGAIN if is_full else status.of(error) if is_alive else status.FAILED
         self.statuses.append(found)
         self.ended["failed"] += 1
         self._warn("failed", slot, f"{type(error).__name__}: {error}", status=found)
         is_ledger = isinstance(error, LedgerError) and not isinstance(error, LeaseLostError)
-        if is_full or is_ledger or found == status.BAD_CONF or not session.is_alive(work.spark):
+        if is_full or is_ledger or found == status.BAD_CONF or not is_alive:
             self._stop.set()  # the next slot would end the same way
 
     def _shared(self) -> one.Work:
