@@ -145,7 +145,7 @@ def _is_chart(piece: Piece) -> bool:
 def _display(group: list[Piece]) -> str:
     first = group[0]
     if isinstance(first, Table) and _is_chart(first):
-        note = f"%html {page.page([Text(first.note)])}\n" if first.note else ""
+        note = f"%text {values.printable(first.note)}\n" if first.note else ""
         return f"{_tsv(first)}\n{note}"
     return f"%html {page.page(group)}\n"
 

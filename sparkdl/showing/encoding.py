@@ -14,6 +14,7 @@ from sparkdl.errors import SparkdlError
 if TYPE_CHECKING:
     from sparkdl.showing.pieces import Sound
 
+_COLOURS = 160
 _LOSSLESS = 128 * 128  # pixels: beyond, JPEG is smaller and looks the same
 
 
@@ -57,7 +58,7 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(image.fromarray(pixels).resize(size, image.Resampling.LANCZOS))
 
 
-def with_few_colours(png: bytes, scale: float = 1.0, colours: int = 160) -> bytes:
+def with_few_colours(png: bytes, scale: float = 1.0) -> bytes:
     """A PNG again, with a palette, and so many times as wide and high."""
     image = needed("PIL.Image", "pillow")
     with image.open(io.BytesIO(png)) as opened:
@@ -65,7 +66,7 @@ def with_few_colours(png: bytes, scale: float = 1.0, colours: int = 160) -> byte
     if scale != 1:
         made = made.resize([max(1, round(side * scale)) for side in made.size], image.Resampling.LANCZOS)
     written = io.BytesIO()
-    made.quantize(colours, dither=image.Dither.NONE).save(written, "PNG", optimize=True)
+    made.quantize(_COLOURS, dither=image.Dither.NONE).save(written, "PNG", optimize=True)
     return written.getvalue()
 
 

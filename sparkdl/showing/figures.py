@@ -56,7 +56,7 @@ def confusion(found: Confusion) -> bytes:
         figure = new(side + 0.8, side)
         axis = figure.subplots()
         shares = found.counts / np.maximum(found.counts.sum(axis=1, keepdims=True), 1)
-        image = axis.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.set_xticks(range(many), found.names, rotation=90 if max(map(len, found.names)) > 3 else 0)
         axis.set_yticks(range(many), found.names)
         axis.set_xlabel("predicted class")
@@ -65,7 +65,7 @@ def confusion(found: Confusion) -> bytes:
         if many <= _WRITTEN:
             for (row, column), share in np.ndenumerate(shares):
                 if found.counts[row, column]:
-                    colour = "white" if share > 0.5 else "black"
+                    colour = "white" if share > 0.6 else "black"
                     axis.text(
                         column, row, f"{found.counts[row, column]:,}", ha="center", va="center", color=colour, size=8
                     )

@@ -47,7 +47,7 @@ def _ways(piece: Piece, room: int, size: Callable[[Piece], int]) -> Iterator[Pie
         yield from _fewer_tiles(piece, room, size)
     elif isinstance(piece, Picture) and piece.media == "image/png":
         for scale in _SCALES:
-            yield replace(piece, data=encoding.with_few_colours(piece.data, scale, 64))
+            yield replace(piece, data=encoding.with_few_colours(piece.data, scale))
     elif isinstance(piece, Sound):
         yield from _shorter(piece, room, size)
     elif isinstance(piece, Facts):

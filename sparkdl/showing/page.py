@@ -32,7 +32,7 @@ def page(pieces: Iterable[Piece]) -> str:
 def part(piece: Piece) -> str:
     """One of them."""
     if isinstance(piece, Text):
-        return f'<div style="white-space:pre-wrap">{escaped(piece.text)}</div>'
+        return f'<div style="white-space:pre-wrap;font-family:monospace">{escaped(piece.text)}</div>'
     if isinstance(piece, Facts):
         rows = "".join(f"<tr>{_th(what, 'left')}{_td(text)}</tr>" for what, text in piece.lines)
         return f'<table style="border-collapse:collapse">{rows}</table>'

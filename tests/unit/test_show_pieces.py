@@ -36,8 +36,7 @@ def displays(written):
 
 def test_golden_table():
     table = Table(("a", "b"), (("1", "x"), (None, "%html y")), frozenset([0]), "the first 2 rows", chart=True)
-    note = page.page([Text("the first 2 rows")])
-    assert display.zeppelin([table]) == f"%table a\tb\n1\tx\nnull\t\u200b%html y\n\n%html {note}\n%text "
+    assert display.zeppelin([table]) == "%table a\tb\n1\tx\nnull\t\u200b%html y\n\n%text the first 2 rows\n%text "
     assert plain.text([table]) == "   a  b\n----  -------\n   1  x\nnull  %html y\nthe first 2 rows"
 
 
