@@ -162,7 +162,7 @@ class ScoreStreamConf(_Scoring):
     share: float = Field(0.0, ge=0, le=1, description="of the rows that the challenger serves")
     shareBy: str | None = Field(None, description="the column whose hash decides which rows these are")
 
-    @field_validator("deadLetter", mode="before")
+    @field_validator("deadLetter", mode="before", json_schema_input_type=SinkConf | str | None)
     @classmethod
     def _table(cls, value: Any) -> Any:
         if isinstance(value, str):

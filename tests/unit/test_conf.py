@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from sparkdl import conf
 from sparkdl.errors import ConfError
 
-EXAMPLES = Path(__file__).parents[2] / "conf/stream"
+CONF = Path(__file__).parents[2] / "conf"
 STREAM = {
     "source": {"format": "parquet", "path": "events", "columns": "id bigint"},
     "model": "bundle",
@@ -105,16 +106,112 @@ def test_what_the_environment_lacks_is_said_at_once(load, monkeypatch):
         load(model="${env:NOT_THERE}/bundle")
 
 
-@pytest.mark.parametrize("name", ["files", "kafka", "replay"])
-def test_the_examples_are_good(name, monkeypatch):
-    monkeypatch.setenv("PAYMENTS_JAAS", "x")
-    kind = conf.ReplayConf if name == "replay" else conf.ScoreStreamConf
-    assert conf.load(kind, str(EXAMPLES / f"{name}.yaml")).sink.told
-
-
 def test_the_other_jobs(load):
     assert load(conf.ScoreBatchConf, source="a", bundle="b", output="c").columns is None
     with pytest.raises(ConfError, match="TorchEstimator has no Param 'epoch'; did you mean 'epochs'"):
         load(conf.TrainConf, data="a", model="b:c", bundle="d", estimator={"epoch": 3})
     with pytest.raises(ConfError, match="deadLetter: is missing"):
         load(conf.ReplayConf, model="b", sink={"kind": "parquet", "uri": "x"})
+
+
+KINDS = {
+    "train": conf.TrainConf,
+    "evaluate": conf.EvaluateConf,
+    "publish": conf.PublishConf,
+    "score_batch": conf.ScoreBatchConf,
+    "score_stream": conf.ScoreStreamConf,
+    "drift_report": conf.DriftReportConf,
+    "files": conf.ScoreStreamConf,
+    "kafka": conf.ScoreStreamConf,
+    "replay": conf.ReplayConf,
+}
+FILES = sorted([*(CONF / "demo").glob("*.yaml"), *(CONF / "stream").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_confs_of_the_project_are_good_by_their_schemas_too(path, monkeypatch):
+    monkeypatch.setenv("PAYMENTS_JAAS", "x")
+    kind = KINDS[path.stem]
+    assert conf.load(kind, str(path))
+    schema = conf.schema(kind)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    checker = jsonschema.Draft202012Validator(schema)
+    told = yaml.safe_load(path.read_text())
+    checker.validate(told)
+    assert not checker.is_valid({**told, "no_such_key": 1})
+    assert not checker.is_valid([told])
+    for key in schema["required"]:
+        assert not checker.is_valid({name: value for name, value in told.items() if name != key})
+
+
+def test_what_is_set_on_the_command_line(tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text(yaml.safe_dump({**STREAM, "source": {"format": "kafka"}}))
+
+    def made(*changes):
+        return conf.load(conf.ScoreStreamConf, str(path), changes=changes)
+
+    assert made("trigger=2 seconds").trigger == "2 seconds"
+    assert made("share=0.5", "share=0.25").share == 0.25
+    assert made("columns=[a, b]").columns == ["a", "b"]
+    assert made("sink.compression=zstd").sink.told == {"uri": "out", "compression": "zstd"}
+    assert made("settings.batchSize=64").settings == {"batchSize": 64}
+    assert made("monitor.window=5").monitor.window == 5
+    options = made("source.options.kafka.bootstrap.servers=b:9092", "source.options.subscribe=t").source.options
+    assert options == {"kafka.bootstrap.servers": "b:9092", "subscribe": "t"}
+
+
+def test_a_nested_setting_of_an_estimator(load, tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text("{data: a, model: 'b:c', bundle: d, estimator: {shapes: {image: [1, 8]}}}")
+    made = conf.load(conf.TrainConf, str(path), changes=["estimator.shapes.image=[8, 1]", "estimator.epochs=3"])
+    assert made.estimator == {"shapes": {"image": [8, 1]}, "epochs": 3}
+
+
+BAD_CHANGES = [
+    ("triger=1 second", "triger: there is no such key; did you mean 'trigger'"),
+    ("sink.urii=x", "sink.urii: there is no such key; did you mean 'uri'"),
+    ("trigger", "--set takes KEY=VALUE"),
+    ("=x", "--set takes KEY=VALUE"),
+    ("share=half", "share: should be a number (got a text, 'half')"),
+    ("columns={a", "--set columns: the value is not YAML"),
+    ("source=x", "source: should be a map of keys to values (got a text, 'x')"),
+    ("model.name=x", "--set model.name: model is a text, 'bundle', and not a map"),
+    ("sink.options.kafka.sasl.jaas.config=hunter2", "a secret does not belong in a conf"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD_CHANGES)
+def test_a_bad_change_is_named(tmp_path, change, said):
+    path = tmp_path / "conf.yaml"
+    path.write_text(yaml.safe_dump(STREAM))
+    with pytest.raises(ConfError) as caught:
+        conf.load(conf.ScoreStreamConf, str(path), changes=[change])
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_file_and_a_list(tmp_path):
+    path = tmp_path / "conf.yaml"
+    for content, said in (("", "the file is empty"), ("# nothing\n", "the file is empty"), ("- a", "a list, ['a']")):
+        path.write_text(content)
+        with pytest.raises(ConfError) as caught:
+            conf.load(conf.PublishConf, str(path))
+        assert said in str(caught.value)
+        assert "its keys are ['bundle', 'name'" in str(caught.value)
+
+
+def test_what_is_printed_holds_no_secret(load, monkeypatch):
+    monkeypatch.setenv("JAAS", "very secret")
+    source = {"format": "kafka", "options": {"kafka.sasl.jaas.config": "${env:JAAS}"}}
+    made = load(source=source, registry="postgresql://me:hunter2@db/models")
+    told = yaml.safe_dump(conf.printable(made))
+    assert "${env:JAAS}" in told
+    assert "very secret" not in told
+    assert "hunter2" not in told
+    assert "trigger: 1 second" in told  # a default
+
+
+def test_train_that_cannot_resume(load):
+    with pytest.raises(ConfError, match=r"resume: needs estimator\.checkpointDir"):
+        load(conf.TrainConf, data="a", model="b:c", bundle="d", resume=True)
