@@ -9,34 +9,24 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import re
-import subprocess
+import shutil
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkdl.errors import SparkdlError, did_you_mean
+from sparkdl.distributions import PackError, cuda_unopened, edited, files_of, installed, needed, of_spark, without
 
 if TYPE_CHECKING:
     from venv_pack import File
 
 ENDINGS = (".tar.gz", ".tgz", ".tar")  # Spark unpacks .zip too, but without times and links, and bytecode is void then
 ALWAYS = ("sparkdl", "horovod")  # with --only
-SPARK_ITSELF = ("jars", "bin", "sbin", "examples", "data", "licenses", "python")  # folders of pip's pyspark
-CUDA = re.compile(r"nvidia-|cuda-|triton$")  # torch wants no Python of these without a GPU, and links to some libraries
-_LOADED = "import sys; sys.modules.update(cuda=None, triton=None); import torch; print(open('/proc/self/maps').read())"
-
-
-class PackError(SparkdlError, RuntimeError):
-    """The environment could not be packed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +112,22 @@ def pack(
     began = time.monotonic()
     path, prefix = Path(output), Path(sys.prefix)
     _check(path, python_prefix)
-    owners = {name: set(_files(name)) for name in _installed()}
+    owners = {name: set(files_of(name)) for name in installed()}
     kept = set(owners) if only is None else needed([*only, *(name for name in ALWAYS if name in owners)])
-    left_out = _without(owners, kept) | _spark(owners.get("pyspark", set()))
+    left_out = without(owners, kept) | of_spark(owners.get("pyspark", set()))
     if cpu:
-        left_out |= _cuda(owners)
+        left_out |= cuda_unopened(owners)
     python = f"{python_prefix or Path(sys.base_prefix)}/bin/python{sysconfig.get_python_version()}"
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        files = [*_content(prefix, left_out), *_edited(prefix, kept)]
-        link = Path(folder, "python")
-        link.symlink_to(python)  # venv-pack's own rewriting knows no link to pythonX.Y
-        files = [file._replace(source=str(link)) if file.target == "bin/python" else file for file in files]
+    try:
+        folder = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:
+        raise PackError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    try:
+        files = _relinked(_content(prefix, left_out, kept), python, Path(folder))
         content = sum(os.path.getsize(file.source) for file in files if not os.path.islink(file.source))
-        made = _written(prefix, files, Path(folder), path, python_prefix, compress_level)
-        os.replace(made, path)
+        os.replace(_written(prefix, files, Path(folder), path, python_prefix, compress_level), path)
+    finally:
+        shutil.rmtree(folder)
     return Packed(path, python, len(files), content, path.stat().st_size, time.monotonic() - began)
 
 
@@ -155,78 +147,10 @@ def _check(path: Path, python_prefix: str | None) -> None:
         raise PackError("packing needs venv-pack, which this Python does not have: pip install 'sparkdl[pack]'")
 
 
-def _installed() -> list[str]:
-    """Distributions of this environment, in pip's canonical spelling."""
-    return sorted({_canonical(found.metadata["Name"]) for found in metadata.distributions() if _is_ours(found)})
-
-
-def _is_ours(found: metadata.Distribution) -> bool:
-    return str(found.locate_file("")).startswith(sys.prefix)
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _files(name: str) -> Iterator[str]:
-    """The files of a distribution, from its own record."""
-    found = metadata.distribution(name)
-    return (os.path.normpath(str(found.locate_file(file))) for file in found.files or ())
-
-
-def needed(packages: Iterable[str]) -> set[str]:
-    """The distributions that these, as pip names them, need, and they themselves. Raises PackError if one is not here."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    here, done, todo = set(_installed()), set(), []
-    for text in packages:
-        try:
-            asked = Requirement(text)
-        except InvalidRequirement as error:
-            raise PackError(f"--only takes packages as pip names them, 'sparkdl[image]' say (got {text!r})") from error
-        if _canonical(asked.name) not in here:
-            raise PackError(
-                f"--only {text}: this environment has no package {asked.name!r}{did_you_mean(asked.name, here)}"
-            )
-        todo.append((_canonical(asked.name), frozenset(asked.extras)))
-    while todo:
-        name, extras = todo.pop()
-        if name not in here or (name, extras) in done:
-            continue  # not installed: an optional one, or of another platform
-        done.add((name, extras))
-        for line in metadata.requires(name) or ():
-            of = Requirement(line)
-            if of.marker is None or any(of.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                todo.append((_canonical(of.name), frozenset(of.extras)))
-    return {name for name, _ in done}
-
-
-def _without(owners: dict[str, set[str]], keep: Collection[str]) -> set[str]:
-    """Files of the distributions that are not to be kept; one that several have stays if any does."""
-    kept = set().union(*(files for name, files in owners.items() if name in keep))
-    return set().union(*(files for name, files in owners.items() if name not in keep)) - kept
-
-
-def _spark(files: Iterable[str]) -> set[str]:
-    """Of the files of pip's pyspark, those of Spark itself."""
-    package = os.path.join(sysconfig.get_path("purelib"), "pyspark")
-    folders = tuple(os.path.join(package, name, "") for name in SPARK_ITSELF)
-    return {file for file in files if file.startswith(folders)}
-
-
-def _cuda(owners: dict[str, set[str]]) -> set[str]:
-    """What of CUDA a process that has imported torch does not have open."""
-    done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PackError(f"--cpu asks torch what it opens, and torch cannot be imported:\n{done.stderr[-2000:]}")
-    opened = set(re.findall(r"(/\S+\.so\S*)$", done.stdout, re.MULTILINE))
-    unneeded = _without(owners, keep={name for name in owners if not CUDA.match(name)})
-    return {file for file in unneeded if os.path.realpath(file) not in opened}
-
-
-def _content(prefix: Path, left_out: Collection[str]) -> Iterator[File]:
-    """The environment's files, without those left out, their bytecode, and links to packages installed for editing."""
-    from venv_pack import Env, VenvPackException
+def _content(prefix: Path, left_out: Collection[str], kept: Iterable[str]) -> Iterator[File]:
+    """The environment's files, without those left out and their bytecode; packages of distributions that are kept and were
+    installed for editing as if they lay among the others, in the place of links to them."""
+    from venv_pack import Env, File, VenvPackException
 
     try:
         env = Env(str(prefix))
@@ -236,23 +160,8 @@ def _content(prefix: Path, left_out: Collection[str]) -> Iterator[File]:
         source = _source_of(file.source)
         if source not in left_out and not os.path.basename(source).startswith("__editable__"):
             yield file
-
-
-def _edited(prefix: Path, kept: Iterable[str]) -> Iterator[File]:
-    """The packages that are installed for editing, as if they lay among the others."""
-    from venv_pack import File
-
-    for name in kept:
-        found = metadata.distribution(name)
-        if not json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
-            continue
-        for package in (found.read_text("top_level.txt") or "").split():
-            spec = importlib.util.find_spec(package)
-            for folder in (spec and spec.submodule_search_locations) or ():
-                for path in sorted(Path(folder).rglob("*")):
-                    inside = Path(sysconfig.get_path("purelib"), package, path.relative_to(folder))
-                    if path.is_file():
-                        yield File(str(path), str(inside.relative_to(prefix)))
+    for path, inside in edited(kept):
+        yield File(str(path), str(inside.relative_to(prefix)))
 
 
 def _source_of(path: str) -> str:
@@ -261,6 +170,23 @@ def _source_of(path: str) -> str:
     if os.path.basename(folder) != "__pycache__":
         return path
     return os.path.join(os.path.dirname(folder), name.split(".")[0] + ".py")
+
+
+def _relinked(files: Iterable[File], python: str, folder: Path) -> list[File]:
+    """The files, the environment's own links to a Python led to that one: venv-pack knows no link to pythonX.Y."""
+    link = folder / "python"
+    link.symlink_to(python)
+    return [
+        file._replace(source=str(link))
+        if file.target.startswith("bin/python") and os.path.isabs(_led_to(file.source))
+        else file
+        for file in files
+    ]
+
+
+def _led_to(path: str) -> str:
+    """Where a link leads; nowhere if it is none."""
+    return os.readlink(path) if os.path.islink(path) else ""
 
 
 def _written(
