@@ -25,7 +25,9 @@ from sparkdl.distributions import PackError, cuda_unopened, edited, files_of, in
 if TYPE_CHECKING:
     from venv_pack import File
 
-ENDINGS = (".tar.gz", ".tgz", ".tar")  # Spark unpacks .zip too, but without times and links, and bytecode is void then
+# By the system's tar; Spark's own reader of .tar takes no link to a Python outside, that of .zip keeps neither links nor times,
+# and bytecode is void without these.
+ENDINGS = (".tar.gz", ".tgz")
 ALWAYS = ("sparkdl", "horovod")  # with --only
 
 
@@ -60,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the executors have this version of Python: /usr if it is /usr/bin/python3.X (default: as here)",
     )
     parser.add_argument(
-        "--compress-level", type=int, choices=range(1, 10), default=1, metavar="1-9", help="of gzip (default: 1)"
+        "--compress-level",
+        type=int,
+        choices=range(10),
+        default=1,
+        metavar="0-9",
+        help="of gzip; 0: not at all (default: 1)",
     )
 
 

@@ -23,12 +23,12 @@ def test_what_a_package_needs_comes_with_it():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--output", "environment.zip"], "--output must end with one of .tar.gz, .tgz, .tar (got 'environment.zip')"),
-        (["--output", "nowhere/environment.tar"], "there is no folder 'nowhere' to write 'environment.tar' to"),
-        (["--output", "e.tar", "--only", "torchvison"], "no package 'torchvison'; did you mean 'torchvision'"),
-        (["--output", "e.tar", "--only", "sparkdl[imgae]"], "sparkdl has no extra 'imgae'; did you mean 'image'?"),
-        (["--output", "e.tar", "--only", "a b"], "--only takes packages as pip names them, 'sparkdl[image]' say (got 'a b')"),
-        (["--output", "e.tar", "--python-prefix", "usr"], "--python-prefix must be an absolute path"),
+        (["--output", "environment.tar"], "--output must end with one of .tar.gz, .tgz (got 'environment.tar')"),
+        (["--output", "nowhere/environment.tgz"], "there is no folder 'nowhere' to write 'environment.tgz' to"),
+        (["--output", "e.tgz", "--only", "torchvison"], "no package 'torchvison'; did you mean 'torchvision'"),
+        (["--output", "e.tgz", "--only", "sparkdl[imgae]"], "sparkdl has no extra 'imgae'; did you mean 'image'?"),
+        (["--output", "e.tgz", "--only", "a b"], "--only takes packages as pip names them, 'sparkdl[image]' say (got 'a b')"),
+        (["--output", "e.tgz", "--python-prefix", "usr"], "--python-prefix must be an absolute path"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(arguments, told, tmp_path, monkeypatch, capsys):
@@ -41,16 +41,16 @@ def test_bad_arguments_are_refused(arguments, told, tmp_path, monkeypatch, capsy
 def test_without_a_virtual_environment_or_venv_pack(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(pack.importlib.util, "find_spec", lambda name: None)
-        assert main(["pack", "--output", str(tmp_path / "e.tar")]) == 1
+        assert main(["pack", "--output", str(tmp_path / "e.tgz")]) == 1
     assert "pip install 'sparkdl[pack]'" in capsys.readouterr().err
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert main(["pack", "--output", str(tmp_path / "e.tar")]) == 1
+    assert main(["pack", "--output", str(tmp_path / "e.tgz")]) == 1
     assert "is not a virtual environment" in capsys.readouterr().err
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     """A disk that is full, say: what was there is still there, and no part of the new one."""
-    target = tmp_path / "e.tar"
+    target = tmp_path / "e.tgz"
     target.write_text("the last one")
 
     def full(self, *arguments, **options):
@@ -60,7 +60,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch)
     with pytest.raises(pack.PackError, match="cannot be written: No space left on device"):
         pack.pack(target, only=["tabulate"])
     assert target.read_text() == "the last one"
-    assert os.listdir(tmp_path) == ["e.tar"]
+    assert os.listdir(tmp_path) == ["e.tgz"]
 
 
 def test_what_torch_opens_stays():
