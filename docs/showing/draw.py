@@ -64,7 +64,7 @@ def draw(spark: SparkSession, folder: Path, scratch: str) -> None:
     picture(
         folder / "sound.png",
         [*sounds.sounds(bird(), 16_000, "", None, 1), *sounds.spectrograms(sounds.sounds(bird(), 16_000, "", None, 1))],
-        330,
+        375,
     )
     picture(folder / "answers.png", texts.marked(questions(spark), "text", "start", "end", None, "question", 5), 175)
     query = stream(spark, model, test, scratch)

@@ -19,6 +19,7 @@ JUPYTER_BYTES = 16_000_000
 _OWN_BYTES = 2_000  # of these, for a user's own lines
 _SHARE = 0.75  # of what is left of them, for one call: what is shown next needs some too
 _LEAST_BYTES = 400
+_FULL = "this paragraph has shown all that Zeppelin takes of one: show what follows in another"
 _END = "%text "
 _NOTHING = "\u200b"  # a letter without width
 _spent: tuple[str, int] = ("", 0)  # by which run of a paragraph, and how much
@@ -91,11 +92,13 @@ def _print_in_zeppelin(pieces: Sequence[Piece]) -> None:
     global _spent
     run = _paragraph_run()
     before = _spent[1] if _spent[0] == run else 0
-    left = ZEPPELIN_BYTES - _OWN_BYTES - before
-    written = zeppelin(pieces, max(int(left * _SHARE), _LEAST_BYTES))
+    room = int((ZEPPELIN_BYTES - _OWN_BYTES - before) * _SHARE)
+    if before >= ZEPPELIN_BYTES:
+        return  # which was told
+    written = zeppelin(pieces, room) if room >= _LEAST_BYTES else zeppelin([Text(_FULL)])
     if _is_ipython():
         written = f"\n{written}\n"  # a display begins at the start of a line only
-    _spent = (run, before + len(written.encode()))
+    _spent = (run, before + len(written.encode()) if room >= _LEAST_BYTES else ZEPPELIN_BYTES)
     print(written, end="", flush=True)
 
 

@@ -289,6 +289,11 @@ def test_what_one_paragraph_shows_adds_up(capsys, monkeypatch):
     both = capsys.readouterr().out
     assert len(both.encode()) <= display.ZEPPELIN_BYTES
     assert re.search("[0-9]+ of these 400 rows are left out", both)
+    for _ in range(100):
+        sparkdl.show(frame.head(400))
+    full = both + capsys.readouterr().out
+    assert len(full.encode()) <= display.ZEPPELIN_BYTES
+    assert full.count("this paragraph has shown all that Zeppelin takes of one") == 1
     monkeypatch.setattr(sys.modules["__main__"], "__zeppelin__", PyZeppelinContext(2))
     sparkdl.show(frame.head(400))
     assert "left out" not in capsys.readouterr().out  # the paragraph runs again, with all of its room
