@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sparkdl.errors import InvalidParamError, LedgerError, SparkdlError
 
 if TYPE_CHECKING:
-    from sparkdl.slots.ledger import Entry, Ledger
+    from sparkdl.slots.entry import Entry
+from sparkdl.slots.ledger import Ledger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from sparkdl.errors import LeaseLostError, LedgerError
 from sparkdl.score import fence
-from sparkdl.slots.ledger import Entry, Ledger
+from sparkdl.slots.entry import Entry
+from sparkdl.slots.ledger import Ledger
 
 BEATS = 3  # in the time of a lease
 logger = logging.getLogger(__name__)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, not_, select, update
@@ -19,39 +17,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from sparkdl import store
 from sparkdl.errors import InvalidParamError, LedgerError
 from sparkdl.slots import tables
+from sparkdl.slots.entry import Entry, Told, of_row, of_table
 from sparkdl.slots.tables import ATTEMPTS, SLOTS
 
 TRIES = 4  # of each step; between them half a second, one and two
 NEW, SCORING, DONE, FAILED, LOST = "new", "scoring", "done", "failed", "lost"
 FILE = "_sparkdl/ledger.sqlite"  # under a local output
-Told = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Of a slot: the ledger's columns, see ``tables.SLOTS``; JSON read. held: somebody's lease on it is not over."""
-
-    slot: str
-    state: str
-    number: int
-    token: str
-    since: int
-    rescore: bool
-    owner: str
-    held: bool
-    expires: float
-    run: str | None
-    model: str | None
-    version: int | None
-    digest: str | None
-    rows: int | None
-    written: int | None
-    invalid: dict[str, int]
-    seconds: float | None
-    finished: float | None
-    input: Told | None
-    files: dict[str, str]
-    problem: str | None
 
 
 def url_of(ledger: str | None, output: str) -> str:
@@ -106,7 +77,18 @@ class Ledger:
             with self._reading() as connection:
                 now = self._now(connection)
                 rows = connection.execute(select(SLOTS).where(SLOTS.c.output == self.output).order_by(SLOTS.c.slot))
-                return {row.slot: _entry(row, now) for row in rows}
+                return {row.slot: of_row(row, now) for row in rows}
+
+        return self._tried(read)
+
+    def states(self) -> dict[str, tuple[str, bool]]:
+        """Of all slots of the output, by name: the state, and whether somebody's lease is not over."""
+
+        def read() -> dict[str, tuple[str, bool]]:
+            with self._reading() as connection:
+                asked = select(SLOTS.c.slot, SLOTS.c.state, SLOTS.c.expires).where(SLOTS.c.output == self.output)
+                now = self._now(connection)
+                return {row.slot: (row.state, row.expires > now) for row in connection.execute(asked)}
 
         return self._tried(read)
 
@@ -125,7 +107,7 @@ class Ledger:
         def read() -> Entry | None:
             with self._reading() as connection:
                 row = connection.execute(select(SLOTS).where(*self._is(slot))).one_or_none()
-                return None if row is None else _entry(row, self._now(connection))
+                return None if row is None else of_row(row, self._now(connection))
 
         return self._tried(read)
 
@@ -196,7 +178,7 @@ class Ledger:
         told = manifest["told"]
         of_attempt = {"state": DONE, "pieces": told.get("pieces"), "resumed": told.get("resumed"), "problem": None}
         return self._ended(
-            slot, token, {"state": DONE, "rescore": False, "problem": None, **_of_table(manifest)}, of_attempt
+            slot, token, {"state": DONE, "rescore": False, "problem": None, **of_table(manifest)}, of_attempt
         )
 
     def failed(self, slot: str, token: str, problem: str) -> bool:
@@ -220,7 +202,7 @@ class Ledger:
         """Make the slot's entry what its manifest says; False, and nothing done, while somebody works on it, or is to score it
         again."""
         number = int(str(manifest.get("token", "0")).partition("-")[0])
-        told = {"state": DONE, "rescore": False, "problem": None, "owner": "", "expires": 0.0, **_of_table(manifest)}
+        told = {"state": DONE, "rescore": False, "problem": None, "owner": "", "expires": 0.0, **of_table(manifest)}
         new = {"number": number, "token": str(manifest.get("token", "")), "since": number}
 
         def write() -> bool:
@@ -284,28 +266,3 @@ class Ledger:
 
 def _owner(run: str) -> str:
     return f"{run} on {socket.gethostname()}, process {os.getpid()}"
-
-
-def _entry(row: Any, now: float) -> Entry:
-    told = {name: value for name, value in row._mapping.items() if name != "output"}
-    for name, empty in (("invalid", {}), ("input", None), ("files", {})):
-        told[name] = json.loads(told[name]) if told[name] else empty
-    return Entry(**told, held=row.expires > now)
-
-
-def _of_table(manifest: Told) -> Told:
-    """The columns that tell of a slot's table, out of its manifest."""
-    told, model = manifest["told"], manifest["model"]
-    return {
-        "run": manifest["run"],
-        "model": model["name"],
-        "version": model["version"],
-        "digest": model["digest"],
-        "rows": told["rows"],
-        "written": told["written"],
-        "invalid": json.dumps(told["invalid"], sort_keys=True),
-        "seconds": manifest["time"] - manifest["started"],
-        "finished": manifest["time"],
-        "input": json.dumps(manifest["input"], sort_keys=True),
-        "files": json.dumps(manifest["sha256"], sort_keys=True),
-    }

@@ -20,7 +20,8 @@ from sparkdl.jobs.run import Run
 from sparkdl.score import staging
 from sparkdl.score.result import ScoredTable
 from sparkdl.slots import late, lease, manifest, one
-from sparkdl.slots.ledger import DONE, Entry, Ledger, url_of
+from sparkdl.slots.entry import Entry
+from sparkdl.slots.ledger import DONE, Ledger, url_of
 from sparkdl.slots.slot import Slot
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ class Schedule:
 
     def due(self) -> list[Slot]:
         """The slots that are to be scored; tells of those that are not. Raises LedgerError."""
-        entries = self.ledger.entries() if self.ledger.is_there else {}
-        return [slot for slot in self.slots if self._is_due(slot, entries.get(slot.name))]
+        states = self.ledger.states() if self.ledger.is_there else {}
+        return [
+            slot for slot in self.slots if self._is_due(slot, states[slot.name][0] if slot.name in states else None)
+        ]
 
-    def _is_due(self, slot: Slot, entry: Entry | None) -> bool:
+    def _is_due(self, slot: Slot, state: str | None) -> bool:
         now = late.identity(slot.source(self.conf.source))
-        found = self._scored(slot, entry)
+        found = self._scored(slot, state)
         if found is None or self.rescore:
             if now is None:
                 self._missing(slot)
@@ -87,17 +90,18 @@ class Schedule:
             self._warn("late input", slot, f"its input changed after it was scored: {changed}; {how}")
         return False
 
-    def _scored(self, slot: Slot, entry: Entry | None) -> dict[str, Any] | None:
-        """The manifest of a slot that is done, by what is there: a ledger that was lost does not make it due."""
-        if entry is not None and entry.state != DONE:
+    def _scored(self, slot: Slot, state: str | None) -> dict[str, Any] | None:
+        """The manifest of a slot that is done, by what is there: a ledger that was lost does not make it due. state: in the
+        ledger, None if it does not know the slot."""
+        if state not in (None, DONE):
             return None
         found = manifest.of(one.sink_of(self.conf, slot))
         lost = manifest.missing(one.sink_of(self.conf, slot), found) if found else None
         if found is not None and lost is None:
-            if entry is None:
+            if state is None:
                 self._unknown[slot.name] = found
             return found
-        if entry is not None:
+        if state is not None:
             what = f"lacks its file {lost!r}" if lost else "is gone"
             self._warn("lost", slot, f"its table {what}; it is scored again")
         if lost:
@@ -129,7 +133,7 @@ class Schedule:
         for name, found in self._unknown.items():
             self.ledger.put(name, found)
         while left and not self._is_over():
-            held = [entry.slot for entry in self.ledger.entries().values() if entry.held]
+            held = [name for name, (_, is_held) in self.ledger.states().items() if is_held]
             free = [slot for slot in left if slot.name not in held]
             left = [slot for slot in left if slot.name in held]
             if free:
@@ -158,12 +162,13 @@ class Schedule:
 
     def _is_done(self, slot: Slot, entry: Entry | None) -> bool:
         """True when another run has scored it since this one looked first."""
-        if (
-            slot in self._again
-            or entry is None
-            or entry.state != DONE
-            or manifest.of(one.sink_of(self.conf, slot)) is None
-        ):
+        if self.rescore or entry is None or entry.state != DONE:
+            return False
+        sink = one.sink_of(self.conf, slot)
+        found = manifest.of(sink)
+        if found is None or manifest.missing(sink, found):
+            return False
+        if slot in self._again and late.difference(found["input"], late.identity(slot.source(self.conf.source))):
             return False
         self._already(slot, f"was scored meanwhile, by run {entry.run}")
         return True
