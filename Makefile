@@ -7,7 +7,7 @@ LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PA
 UV = $(CURDIR)/.venv/tools/bin/uv
 LANES = latest spark35
 
-.PHONY: help setup latest demo test lint format doctor bench soak lock clean
+.PHONY: help setup latest demo test lint format doctor bench pictures soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -40,6 +40,9 @@ bench: latest ## every benchmark, the quick way
 	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives streaming; do \
 	  $(LATEST) $(BIN)/python benchmarks/$$name.py --quick; \
 	done
+
+pictures: latest ## run the notebooks in a Zeppelin interpreter, and draw docs/zeppelin/*.png
+	@$(LATEST) $(BIN)/python scripts/notebook_pictures.py
 
 soak: setup ## the long runs
 	@$(BIN)/python scripts/run_tests.py -- -m soak --timeout 0

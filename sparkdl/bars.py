@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -44,7 +45,7 @@ def _zeppelin_bar(total: int) -> Any:
         def write(cls, s: str, *args: Any, **kwargs: Any) -> None:
             print(s)
 
-    return Bar(total=total, leave=True, mininterval=0.5, file=open(os.devnull, "w"))
+    return Bar(total=total, leave=True, mininterval=0.5, file=io.StringIO())
 
 
 def is_seen() -> bool:

@@ -238,7 +238,11 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
 
     spark, tag = df.sparkSession, f"sparkdl-{uuid.uuid4().hex}"
     tags = spark if is_connect(spark) else spark.sparkContext
-    add, cancel = (tags.addTag, tags.interruptTag) if tags is spark else (tags.addJobTag, tags.cancelJobsWithTag)
+    add, remove, cancel = (
+        (tags.addTag, tags.removeTag, tags.interruptTag)
+        if tags is spark
+        else (tags.addJobTag, tags.removeJobTag, tags.cancelJobsWithTag)
+    )
 
     if pyspark.__version__ >= "4":
         inherit = inheritable_thread_target(spark)
@@ -247,7 +251,9 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
 
     def run() -> list[Row]:
         add(tag)
-        return list(df.collect())
+        rows = list(df.collect())
+        remove(tag)  # the JVM's thread serves others too where threads are not pinned, as in Zeppelin
+        return rows
 
     with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-collect") as thread:
         job = thread.submit(inherit(run))

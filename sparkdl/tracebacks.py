@@ -21,7 +21,7 @@ from sparkdl.errors import SparkdlError
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _FRAME = re.compile(r'(\s*)File "(.+?)", line \d+')
 _LIBRARY = re.compile(
-    r"(?:site-packages|dist-packages|\.zip)/(?:pyspark|py4j|sparkdl|torch)/|/zeppelin_python\.py$|/pyspark\.zip/|"
+    r"(?:site-packages|dist-packages|\.zip)/(?:pyspark|py4j|sparkdl|torch|IPython|ipykernel)/|/zeppelin_python\.py$|/pyspark\.zip/|"
     r"/lib/python3\.\d+/(?!site-packages/|dist-packages/)"
 )
 _JVM = re.compile(r"\s*(?:at [\w.$/]+[.(<].*\(.*\)|\.\.\. \d+ more|Driver stacktrace:|Caused by: .*)\s*$")
@@ -66,7 +66,7 @@ def shorten_in_zeppelin() -> None:
         main.traceback = readable
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None:
-        shell.set_custom_exc((Exception,), _structured)
+        shell.set_custom_exc((Exception,), _show_in_ipython)
 
 
 def _format_exc(limit: int | None = None, chain: bool = True) -> str:
@@ -76,11 +76,16 @@ def _format_exc(limit: int | None = None, chain: bool = True) -> str:
     return _told(error, whole) if error is not None and _is_shortened(error) else whole
 
 
-def _structured(shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: int | None = None) -> list[str]:
-    """IPython's handler of errors."""
-    if _is_shortened(error):
-        return _told(error, "".join(traceback.format_exception(error))).splitlines()
-    return list(shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset))
+def _show_in_ipython(
+    shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: int | None = None
+) -> list[str]:
+    """IPython's handler of errors, which shows them itself."""
+    if not _is_shortened(error):
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return []
+    lines = _told(error, "".join(traceback.format_exception(error))).splitlines()
+    shell._showtraceback(kind, error, lines)
+    return lines
 
 
 def _told(error: BaseException, whole: str) -> str:

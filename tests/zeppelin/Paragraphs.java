@@ -38,6 +38,7 @@ import org.apache.zeppelin.python.PythonZeppelinContext;
 import org.apache.zeppelin.resource.LocalResourcePool;
 import org.apache.zeppelin.scheduler.Job;
 import org.apache.zeppelin.scheduler.JobListener;
+import org.apache.zeppelin.spark.IPySparkInterpreter;
 import org.apache.zeppelin.spark.PySparkInterpreter;
 import org.apache.zeppelin.spark.SparkInterpreter;
 import org.apache.zeppelin.spark.SparkShims;
@@ -48,11 +49,11 @@ import org.apache.zeppelin.user.AuthenticationInfo;
 /**
  * Runs paragraphs in Zeppelin's own interpreters, as Zeppelin's interpreter process does, driven by lines of JSON.
  *
- * <p>In: {"run": id, "interpreter": "pyspark" or "sql", "text": …} and {"cancel": id}. Out: {"ready": true}; while a paragraph
+ * <p>In: {"run": id, "interpreter": "pyspark", "ipyspark" or "sql", "text": …} and {"cancel": id}. Out: {"ready": true}; while a paragraph
  * runs {"id", "event": "append" or "update" or "clear", "text"} and {"id", "event": "progress", "percent"}; at its end {"id",
  * "event": "done", "code", "messages": [{"type", "data"}]}. Started by spark-submit, whose arguments are the session's.
  *
- * <p>PySparkInterpreter and SparkSqlInterpreter are Zeppelin's. Of SparkInterpreter, whose Scala shell Maven Central does not
+ * <p>PySparkInterpreter, IPySparkInterpreter and SparkSqlInterpreter are Zeppelin's. Of SparkInterpreter, whose Scala shell Maven Central does not
  * have, there is the session alone.
  */
 public class Paragraphs {
@@ -75,6 +76,7 @@ public class Paragraphs {
     Map<String, Interpreter> interpreters = new HashMap<>();
     interpreters.put("spark", new Session(properties));
     interpreters.put("pyspark", new PySpark(properties));
+    interpreters.put("ipyspark", new IPySpark(properties));
     interpreters.put("sql", new SparkSqlInterpreter(properties));
     for (Map.Entry<String, Interpreter> entry : interpreters.entrySet()) {
       entry.setValue(new LazyOpenInterpreter(entry.getValue()));
@@ -94,6 +96,7 @@ public class Paragraphs {
         run(group, interpreters.get(asked.get("interpreter").asText()), asked.get("run").asText(), asked.get("text").asText());
       }
     }
+    interpreters.get("ipyspark").close();
     interpreters.get("pyspark").close();
     System.exit(0);
   }
@@ -232,6 +235,30 @@ public class Paragraphs {
               + "del SparkSession, SQLContext";
       callPython(new PythonInterpretRequest(wrapped, false, false));
       super.bootstrapInterpreter(resource);
+    }
+  }
+
+  /** %spark.ipyspark, whose way of finding its packages (`pip freeze`) knows old names only. */
+  public static class IPySpark extends IPySparkInterpreter {
+    public IPySpark(Properties properties) {
+      super(properties);
+    }
+
+    @Override
+    public String getClassName() {
+      return IPySparkInterpreter.class.getName();
+    }
+
+    @Override
+    public String checkKernelPrerequisite(String python) {
+      return "";
+    }
+
+    @Override
+    protected Map<String, String> setupKernelEnv() throws IOException {
+      Map<String, String> environment = super.setupKernelEnv();
+      environment.put("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python"); // its messages were made for protobuf 3
+      return environment;
     }
   }
 

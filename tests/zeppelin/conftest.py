@@ -6,29 +6,7 @@ import shutil
 
 import kafka
 import pytest
-from paragraphs import Interpreter
-
-FRAME = """
-import faulthandler
-import sparkdl, torch
-from sparkdl import notebook
-from pyspark.sql import functions as sf
-
-df = spark.range(0, 2000, 1, 2).select(
-    'id', sf.array(sf.sin('id').cast('float'), sf.cos('id').cast('float')).alias('features'), sf.sin('id').cast('float').alias('y'))
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, features):
-        return self.layer(features).squeeze(-1)
-
-def estimator(model=None, **more):
-    told = dict(model=model or Net(), loss='mse_loss', featuresCol='features', labelCol='y', epochs=2, batchSize=100, numProc=2, seed=1)
-    return sparkdl.TorchEstimator(**{**told, **more})
-"""
+from paragraphs import FRAME, Interpreter
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,36 @@ CONF = {
 }
 
 
+# What most tests begin with.
+FRAME = """
+import faulthandler
+import sparkdl, torch
+from sparkdl import notebook
+from pyspark.sql import functions as sf
+
+df = spark.range(0, 2000, 1, 2).select(
+    'id', sf.array(sf.sin('id').cast('float'), sf.cos('id').cast('float')).alias('features'), sf.sin('id').cast('float').alias('y'))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, features):
+        return self.layer(features).squeeze(-1)
+
+def estimator(model=None, **more):
+    told = dict(model=model or Net(), loss='mse_loss', featuresCol='features', labelCol='y', epochs=2, batchSize=100, numProc=2, seed=1)
+    return sparkdl.TorchEstimator(**{**told, **more})
+"""
+# Both slots of local[2] at once, as ranks need them.
+BOTH_SLOTS = "print(sorted(sc.parallelize(range(2), 2).barrier().mapPartitions(lambda rows: rows).collect()))"
+WRAPPED = """
+from pyspark.sql import SparkSession, SQLContext
+SparkSession._wrapped = property(lambda session: SQLContext(session._sc, session))
+"""
+
+
 @dataclass
 class Paragraph:
     """One that runs, or has run: what Zeppelin shows of it, and what it was told on the way.
@@ -110,6 +140,10 @@ class Interpreter:
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
         environment.pop("PYSPARK_DRIVER_PYTHON", None)
+        startup = folder / "ipython/profile_default/startup"
+        startup.mkdir(parents=True)
+        (startup / "wrapped.py").write_text(WRAPPED)
+        environment["IPYTHONDIR"] = str(folder / "ipython")
         with (folder / "log.txt").open("w") as log:
             self.process = subprocess.Popen(
                 [*command, str(ours)],

@@ -59,11 +59,13 @@ SHOWN = {  # by notebook and paragraph, what must be there
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=IDS)
 def run(request, zeppelin):
     """The notebook's name, and its paragraphs after they ran one after the other."""
+    zeppelin.run("names = dict(globals())")
     ran = []
     for paragraph in written(request.param):
         ran.append(zeppelin.run(paragraph.text, paragraph.interpreter))
         assert ran[-1].code == "SUCCESS", f"{paragraph.title}\n{ran[-1].text}"
-    return request.param.name.partition("_")[0], ran
+    yield request.param.name.partition("_")[0], ran
+    zeppelin.run("for name in set(globals()) - set(names):\n    del globals()[name]\nglobals().update(names)")
 
 
 def test_every_paragraph_runs_and_shows_what_it_is_for(run):
