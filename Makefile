@@ -48,8 +48,8 @@ soak: setup ## the long runs
 	@$(BIN)/python scripts/run_tests.py -- -m soak --timeout 0
 
 lock: latest ## pin the lanes' packages anew
-	@set -e; cd locks; for lane in $(LANES); do \
-	  $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes $$lane.in -o $$lane.txt; \
+	@set -e; cd locks; for lock in $(LANES) airflow; do \
+	  $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes $$lock.in -o $$lock.txt; \
 	done; \
 	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes tools.in -o tools.txt
 
