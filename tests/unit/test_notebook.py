@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from sparkdl import notebook
+from sparkdl import bars, notebook
+from sparkdl.train.progress import FitProgress
 
 
 class Bar:
@@ -103,3 +104,32 @@ def test_a_script_runs_in_a_terminal():
     code = "from sparkdl import notebook; notebook.set_progress(1); print(notebook.place())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "terminal\n"
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (20, 20), (21, 12), (1000, 21)])
+def test_a_paragraph_is_told_of_some_twenty_epochs_the_first_and_the_last_among_them(main, capsys, epochs, lines):
+    vanilla(main, PyZeppelinContext())
+    shown = FitProgress(epochs, 10)
+    for epoch in range(epochs):
+        shown({"kind": "progress", "event": "epoch", "epoch": epoch, "loss": 0.5, "rows": 10, "seconds": 1.0})
+    shown.close()
+    told = capsys.readouterr()
+    words = told.out.splitlines()
+    assert len(words) == lines
+    assert words[0].startswith(f"epoch 1/{epochs}  loss 0.5000")
+    assert words[-1].startswith(f"epoch {epochs}/{epochs}  ")
+    assert told.err == ""  # no bar of text
+
+
+def test_the_paragraphs_bar_ends_where_the_work_does(main):
+    context = PyZeppelinContext()
+    vanilla(main, context)
+    bar = bars.of_rows(400, "scoring")
+    bar.update(100)
+    bar.close()
+    assert context.bar.seen[0] == 0
+    assert context.bar.seen[-1] == 25
+    whole = bars.of_rows(400, "scoring")
+    whole.update(400)
+    whole.close()
+    assert context.bar.seen[-1] == 100
