@@ -24,6 +24,7 @@ from sparkdl.score import staging
 from sparkdl.score.staging import GATE, MANIFEST, OLD
 
 _TAKEN = "taken-"
+_KEPT = re.compile(rf"(^|/)(done-[0-9a-f]+|{GATE}/{OLD})/")
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +59,17 @@ def remove(sink: str, token: str) -> None:
         store.delete(staging.holder(sink, token))
     except OSError as error:  # a late attempt writes there
         logger.info("%s cannot be deleted: %s", staging.holder(sink, token), error)
+
+
+def leave(sink: str, token: str) -> None:
+    """Remove the holder of a run that failed, unless there are finished pieces in it, or a table that it had renamed."""
+    try:
+        paths = staging.paths(staging.holder(sink, token))
+    except OSError as error:  # the failure itself is to be told, not this
+        logger.info("%s cannot be looked into: %s", staging.holder(sink, token), error)
+        return
+    if not any(_KEPT.search(path) for path in paths):
+        remove(sink, token)
 
 
 def take_over(sink: str, token: str, key: str) -> None:

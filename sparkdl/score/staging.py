@@ -165,12 +165,12 @@ class Staging:
         return told
 
     def leave(self) -> None:
-        """Nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
+        """Without a lease: nobody works on it any more; finished pieces stay for the next run, without any nothing does."""
         try:
-            if not any(name.startswith("done-") or name == OLD for name in store.names(self.folder)):
-                store.delete(self._whole)
-            elif self.token is None:
+            if any(name.startswith("done-") or name == OLD for name in store.names(self.folder)):
                 lease.release(self.folder)
+            else:
+                store.delete(self.folder)
         finally:
             self._disclaim()
 

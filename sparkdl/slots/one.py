@@ -63,8 +63,10 @@ class Work:
             try:
                 return self._scored(slot, lease)
             except (LeaseLostError, LedgerError):
+                fence.leave(sink_of(self.conf, slot), lease.token)
                 raise
             except BaseException as error:
+                fence.leave(sink_of(self.conf, slot), lease.token)
                 if not self.ledger.failed(lease.slot, lease.token, f"{type(error).__name__}: {error}"):
                     raise lease.lost() from error
                 raise
@@ -101,14 +103,8 @@ class Work:
 
     def _made(self, job: jobs.Job, place: Staging) -> ScoredTable:
         started = time.monotonic()
-        staging.committed(
-            place.sink, place.key, overwrite=job.overwrite
-        )  # raises if what is there is not to be replaced
-        try:
-            done = batch.scored(job, place, verbose=False)
-        except BaseException:
-            place.leave()
-            raise
+        staging.committed(place.sink, place.key, overwrite=job.overwrite)  # raises if it may not be replaced
+        done = batch.scored(job, place, verbose=False)
         return replace(done, seconds=time.monotonic() - started)
 
     def _job(self, slot: Slot, sink: str, given: Told, *, overwrite: bool) -> jobs.Job:
