@@ -30,14 +30,16 @@ def watch(query: Any, seconds: float | None, every: float) -> None:
 
 
 def _until(query: Any, ends: float, every: float, draw: Callable[[], None]) -> None:
-    """Draw now, and each ``every`` seconds until the query or the time has ended; its end is drawn too."""
+    """Draw now, and each ``every`` seconds until the query or the time has ended, and then once more."""
     from pyspark.errors import StreamingQueryException
 
-    draw()
-    while query.isActive and time.monotonic() < ends:
+    while True:
+        over = not query.isActive or time.monotonic() >= ends
+        draw()
+        if over:
+            return
         with contextlib.suppress(SparkdlError, StreamingQueryException):  # what it failed of is drawn
             query.awaitTermination(max(0.01, min(every, ends - time.monotonic())))
-        draw()
 
 
 def _in_terminal(query: Any, ends: float, every: float) -> None:

@@ -16,10 +16,12 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 @dataclass
 class Run:
-    """Of one query, over all its starts. Lists have an item a batch; times are in seconds since 1970."""
+    """Of one query, over all its starts. Lists have an item a batch; times are in seconds since 1970. bins: of time, for what
+    is told over time, at most."""
 
     query: str = ""
     name: str = ""
+    bins: int = BINS
     about: dict[str, Any] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -125,9 +127,11 @@ class Run:
         return found
 
     def edges(self) -> np.ndarray:
-        """Of the bins of time, BINS at most, each 1, 2, 5, 10, … seconds: so that about as many batches are in each."""
+        """Of the bins of time, each 1, 2, 5, 10, … seconds: so that about as many batches are in each."""
         first, last = self.span
-        width = next(w * 10**power for power in range(12) for w in (1, 2, 5) if w * 10**power * BINS >= last - first)
+        width = next(
+            w * 10**power for power in range(12) for w in (1, 2, 5) if w * 10**power * self.bins >= last - first
+        )
         edges = first + width * np.arange(max(1, round((last - first) / width)) + 1.0)
         edges[-1] = last
         return edges
@@ -150,13 +154,13 @@ class Run:
         return found
 
 
-def runs_of(events: Iterable[Mapping[str, Any]]) -> dict[str, Run]:
-    """By query, in the order in which they first appear. Events that name no query are of the last one that was named."""
+def runs_of(events: Iterable[Mapping[str, Any]], bins: int = BINS) -> dict[str, Run]:
+    """By query, in the order in which they first appear, with so many bins of time. Events that name no query are of the last one that was named."""
     found: dict[str, Run] = {}
     last = ""
     for event in events:
         last = str(event.get("query") or last)
-        run = found.setdefault(last, Run(last))
+        run = found.setdefault(last, Run(last, bins=bins))
         run.name = str(event.get("name") or run.name)
         run.add(event)
     return found

@@ -14,8 +14,9 @@ from torch import nn
 
 from sparkdl import Bundle, ScoredTable, zeppelin
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SparkdlError
-from sparkdl.showing import anything, encoding, evaluated, evaluation, facts, images, sounds, texts
+from sparkdl.showing import anything, display, encoding, evaluated, evaluation, facts, images, sounds, streams, texts
 from sparkdl.showing.pieces import Facts, Marked, Picture, Table, Text
+from sparkdl.stream.status import Status
 
 
 def test_a_golden_confusion_matrix():
@@ -278,3 +279,39 @@ def test_a_scored_table_tells_what_was_done():
     unwritten = dataclasses.replace(table, uri=None, way="dataframe", why="a view", resumed=0)
     assert ("rows", "2,000 read") in facts.of_table(unwritten).lines
     assert facts.of_table(unwritten).lines[-1] == ("way", "dataframe: a view")
+
+
+class LongRunning:
+    """A query as far as a view of it looks: what its status says, and 5,000 micro-batches of two hours."""
+
+    def __init__(self, batches=5_000):
+        random = np.random.default_rng(0)
+        names = ("queue", "decode", "model", "write", "sink", "total")
+        self.told = [
+            {
+                "event": "batch", "query": "q", "time": 1.7e9 + 1.44 * i, "rows": int(random.integers(1, 9_999)), "dead": {"null": 1},
+                "versions": {"1": 5}, "seconds": dict(zip(names, random.uniform(0, 0.1, 6).tolist(), strict=True)),
+            }
+            for i in range(batches)
+        ]  # fmt: skip
+
+    def events(self):
+        return self.told
+
+    def status(self):
+        return Status("q").now()
+
+
+def test_a_view_of_a_stream_that_runs_for_hours_fits_into_a_paragraph():
+    facts, *pictures = streams.with_pictures(LongRunning())
+    assert facts.lines[0][0] == "query"
+    assert [picture.name for picture in pictures] == ["throughput", "latency"]
+    written = display.zeppelin([facts, *pictures], int(display.ZEPPELIN_BYTES * 0.7))
+    assert written.count("data:image/svg+xml") == 2
+    bars = dict(streams.pieces_of(LongRunning())[0].lines)
+    assert len(bars["ms a batch"]) == 40
+
+
+def test_a_view_of_a_stream_that_has_done_nothing_yet():
+    (facts,) = streams.with_pictures(LongRunning(0))
+    assert streams.pieces_of(LongRunning(0))[0].lines[0] == facts.lines[0]
