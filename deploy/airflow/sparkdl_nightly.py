@@ -55,7 +55,14 @@ with DAG(
         conn_id="spark_default",
         name="sparkdl nightly {{ ds }}",
         application=f"{HOME}/jobs/score_batch.py",
-        application_args=["--conf-file", f"{HOME}/conf/nightly.yaml", "--date", "{{ ds }}", "--log-format", "json"],
+        application_args=[
+            "--conf-file",
+            f"{HOME}/conf/schedule/nightly.yaml",
+            "--date",
+            "{{ ds }}",
+            "--log-format",
+            "json",
+        ],
         properties_file=f"{HOME}/conf/spark/cluster.conf",
         execution_timeout=timedelta(hours=4),
     )

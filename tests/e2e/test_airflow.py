@@ -35,7 +35,8 @@ def airflow(tmp_path_factory):
     set_up()
     home = tmp_path_factory.mktemp("airflow")
     here = home / "sparkdl"
-    (here / "conf/spark").mkdir(parents=True)
+    for folder in ("conf/spark", "conf/schedule"):
+        (here / folder).mkdir(parents=True)
     (here / "jobs").symlink_to(ROOT / "jobs")
     shutil.copy(ROOT / "conf/spark/local.conf", here / "conf/spark/cluster.conf")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))} | {
@@ -72,6 +73,7 @@ def set_up() -> None:
         stamp.write_text(key)
 
 
+@pytest.mark.timeout(600)
 def test_a_night_is_scored_once(airflow, tmp_path):
     """`airflow dags test DAG DATE`: the slot of that date, by a real spark-submit; once more changes nothing."""
     rows = digits.table().slice(0, 100)
@@ -81,7 +83,7 @@ def test_a_night_is_scored_once(airflow, tmp_path):
     torch.manual_seed(0)
     bundle = sparkdl.Bundle.from_module(digits.Net().eval(), sparkdl.Signature((spec,)), task="multiclass")
     bundle.save(str(tmp_path / "bundle"))
-    (airflow.here / "conf/nightly.yaml").write_text(yaml.safe_dump({
+    (airflow.here / "conf/schedule/nightly.yaml").write_text(yaml.safe_dump({
         "source": f"{tmp_path}/digits/day={{date}}", "bundle": str(tmp_path / "bundle"), "slot": "day",
         "output": str(tmp_path / "scored"), "columns": ["id"],
     }))  # fmt: skip
@@ -134,4 +136,4 @@ def test_only_75_is_tried_again(airflow, tmp_path):
     calls = {path.name: (path / "told").read_text().splitlines() for path in folders}
     assert ended == {"75-75-0": "success", "1-0": "failed", "2-0": "failed", "3-0": "failed"}
     assert {name: len(lines) for name, lines in calls.items()} == {"75-75-0": 3, "1-0": 1, "2-0": 1, "3-0": 1}
-    assert f"--conf-file {airflow.here}/conf/nightly.yaml --date {DAY}" in calls["75-75-0"][0]
+    assert f"--conf-file {airflow.here}/conf/schedule/nightly.yaml --date {DAY}" in calls["75-75-0"][0]

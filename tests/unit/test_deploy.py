@@ -140,7 +140,7 @@ def test_systemd_would_tell_of_a_misspelt_key(tmp_path):
 
 def test_the_units_run_what_is_there():
     for unit in (DEPLOY / "systemd").glob("*.service"):
-        for path in re.findall(r"/opt/sparkdl/((?:conf/spark|jobs|docs)/\S+)", unit.read_text()):
+        for path in re.findall(r"/opt/sparkdl/((?:conf|jobs|docs)/\S+)", unit.read_text()):
             assert (ROOT / path).exists(), f"{unit.name}: {path}"
 
 
@@ -172,7 +172,7 @@ def test_the_cron_script_tries_again_on_75_alone(tmp_path, statuses, ended, runs
     assert len(calls) == runs
     properties, job = f"{ROOT}/conf/spark/cluster.conf", f"{ROOT}/jobs/score_batch.py"
     assert re.fullmatch(
-        rf"--properties-file {properties} --master local {job} --conf-file {ROOT}/conf/nightly.yaml "
+        rf"--properties-file {properties} --master local {job} --conf-file {ROOT}/conf/schedule/nightly.yaml "
         r"--date \d{4}-\d\d-\d\d --log-format json",
         calls[0],
     )
