@@ -26,9 +26,12 @@
      ├─ ScoringError             (RuntimeError) a table could not be scored to its end
      ├─ StreamError              (RuntimeError) a stream cannot start, or cannot go on
      │   └─ SinkError                           where its rows go does not take them
+     │       ├─ SinkOverlapError                places of a stream lie in one another
+     │       └─ SinkUnreachableError            it does not answer: trying again may help
      ├─ LedgerError              (RuntimeError) the ledger of slots cannot be read or written just now
      │   └─ LeaseLostError                      another run has taken the slot over
      ├─ RegistryError            (ValueError)   a registry has no such name, version or alias, or cannot be used
+     │   └─ RegistryUnreachableError            it does not answer: trying again may help
      └─ BundleError              (ValueError)   a bundle cannot be used
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
          ├─ BundleIntegrityError                a file is missing, changed or where it must not be
@@ -256,6 +259,14 @@ class LeaseLostError(LedgerError):
     token: str
 
 
+class SinkOverlapError(SinkError):
+    """Two places of a stream, its sinks and its checkpoint, lie in one another."""
+
+
+class SinkUnreachableError(SinkError):
+    """Where a sink's rows go does not answer."""
+
+
 class RegistryError(SparkdlError, ValueError):
     """A registry has no such name, version or alias, or cannot be used. Fields: ``registry``, ``name`` (or None),
     ``version`` (a number, an alias, or None)."""
@@ -263,6 +274,10 @@ class RegistryError(SparkdlError, ValueError):
     registry: str
     name: str | None
     version: int | str | None
+
+
+class RegistryUnreachableError(RegistryError):
+    """A registry cannot be read or written just now."""
 
 
 class BundleError(SparkdlError, ValueError):

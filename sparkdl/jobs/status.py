@@ -10,7 +10,10 @@ from sparkdl.errors import (
     OverlapError,
     RanksLostError,
     RegistryError,
+    RegistryUnreachableError,
     SignatureError,
+    SinkOverlapError,
+    SinkUnreachableError,
     SourceNotFoundError,
     UntrustedBundleError,
 )
@@ -28,12 +31,15 @@ _OF_ERROR: tuple[tuple[type[Exception], int], ...] = (
     (InvalidParamError, BAD_CONF),
     (SignatureError, BAD_CONF),
     (OverlapError, BAD_CONF),
+    (SinkOverlapError, BAD_CONF),
     (UntrustedBundleError, BAD_CONF),
     (SourceNotFoundError, INPUT_MISSING),
     (BundleNotFoundError, INPUT_MISSING),
-    (RegistryError, INPUT_MISSING),
     (RanksLostError, TRY_AGAIN),
     (LedgerError, TRY_AGAIN),
+    (SinkUnreachableError, TRY_AGAIN),
+    (RegistryUnreachableError, TRY_AGAIN),
+    (RegistryError, INPUT_MISSING),
 )
 
 

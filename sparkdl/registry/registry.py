@@ -11,7 +11,7 @@ from typing import Any
 from sparkdl import bundle_files, store
 from sparkdl.bundle import Bundle
 from sparkdl.bundle_files import MANIFEST, sha256
-from sparkdl.errors import InvalidParamError, RegistryError
+from sparkdl.errors import InvalidParamError, RegistryError, RegistryUnreachableError
 from sparkdl.registry.backend import Backend
 from sparkdl.registry.records import (
     CHAMPION,
@@ -181,7 +181,7 @@ class Registry:
 
     @contextmanager
     def _asked(self, how: str, name: str | None) -> Iterator[None]:
-        """Tell what the store raises as a RegistryError. how: ``read`` or ``written``."""
+        """Tell what the store raises as a RegistryUnreachableError. how: ``read`` or ``written``."""
         try:
             yield
         except self._backend.errors as error:
@@ -192,7 +192,7 @@ class Registry:
                 "read": "see that its place is right and can be reached",
                 "written": "publish and set_alias need the right to write there; reading needs none",
             }[how]
-            raise RegistryError(
+            raise RegistryUnreachableError(
                 f"the registry {self.uri} cannot be {how} ({told}); {remedy}",
                 registry=self.uri,
                 name=name,

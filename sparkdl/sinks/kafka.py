@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import connectors
-from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SinkError
+from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SinkError, SinkUnreachableError
 from sparkdl.signature import quoted
 from sparkdl.sinks import staged as files
 from sparkdl.sinks.sink import Sink, Staged
@@ -95,7 +95,9 @@ class Kafka(Sink):
             if self.topic not in topics and not self._makes_topics(jvm, admin):
                 raise self._error(f"there is no topic {self.topic!r}, and the broker makes none by itself: create it")
         except Py4JJavaError as error:
-            raise self._error(f"the brokers do not answer as they should: {connectors.in_one_line(error)}") from None
+            told = f"the brokers do not answer as they should: {connectors.in_one_line(error)}"
+            silent = "TimeoutException" in str(error.java_exception)
+            raise self._error(told, SinkUnreachableError if silent else SinkError) from None
         finally:
             admin.close()
 
@@ -160,8 +162,8 @@ class Kafka(Sink):
     def _place(self) -> str:
         return f"Kafka {self.topic} at {self.servers}"
 
-    def _error(self, what: str, **fields: Any) -> SinkError:
-        return SinkError(f"the sink {self._place}: {what}", sink=self._place, **fields)
+    def _error(self, what: str, kind: type[SinkError] = SinkError, **fields: Any) -> SinkError:
+        return kind(f"the sink {self._place}: {what}", sink=self._place, **fields)
 
 
 def _identifier(rows: DataFrame, staged: Staged) -> str:

@@ -104,7 +104,7 @@ def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
 
 def check(events: DataFrame, conf: ScoreStreamConf | ReplayConf, model: TorchModel) -> dict[str, Any]:
     """The schema of the rows that the sink would get, as JSON values: events, payload and model fit each other, and the
-    sink takes such rows. Raises SignatureError, ColumnNotFoundError, SinkError."""
+    sink, if it is there already, takes such rows. Raises SignatureError, ColumnNotFoundError, SinkError."""
     from sparkdl.stream import shape
 
     told = payload(conf.payload) if conf.payload else None
@@ -112,7 +112,9 @@ def check(events: DataFrame, conf: ScoreStreamConf | ReplayConf, model: TorchMod
     flat = shape.flat_events(shape.parsed_events(events, told), told)
     both = getattr(conf, "challenger", None) is not None
     rows = shape.row_schema(flat, shape.shape_of(events, flat, told, model, conf.columns, both=both), model)
-    sink(conf.sink).check(events.sparkSession, rows)
+    made = sink(conf.sink)
+    if made.place is None or store.exists(made.place):  # to check a table that is not there is to begin it
+        made.check(events.sparkSession, rows)
     return rows
 
 

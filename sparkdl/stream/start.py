@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from sparkdl import session, store
-from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, SinkError
+from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, SinkOverlapError
 from sparkdl.sinks.parquet import Parquet
 from sparkdl.sinks.sink import Sink
 from sparkdl.stream import letters, records
@@ -225,11 +225,11 @@ def _sinks(sink: Any, dead: Any) -> tuple[Sink, Sink | None]:
 
 
 def check_apart(sink: Sink, dead: Sink | None, checkpoint: str) -> None:
-    """Raise SinkError if two of the query's folders lie in one another: a reader of one would find the other's files."""
+    """Raise SinkOverlapError if two of the query's folders lie in one another: a reader of one would find the other's files."""
     places = {"sink": sink.place, "deadLetter": dead.place if dead else None, "checkpoint": checkpoint}
     for (what, place), (other, where) in itertools.combinations(places.items(), 2):
         if place is not None and where is not None and store.overlap(place, where):
-            raise SinkError(
+            raise SinkOverlapError(
                 f"{what!r}, {place!r}, and {other!r}, {where!r}, lie in one another; choose another place for one of them",
                 sink=repr(sink),
             )

@@ -1,10 +1,13 @@
 """The jobs' command line, log and exit statuses, as far as no Spark is needed."""
 
+import contextlib
 import io
 import json
 import logging
 import re
 import signal
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -14,12 +17,16 @@ from sparkdl.errors import (
     BundleNotFoundError,
     ConfError,
     InvalidParamError,
+    LedgerError,
     OverlapError,
     RanksLostError,
     RegistryError,
+    RegistryUnreachableError,
     SignatureError,
     SinkError,
+    SinkUnreachableError,
     SourceNotFoundError,
+    StalledRankError,
     StoreError,
     StreamError,
     UntrustedBundleError,
@@ -37,6 +44,10 @@ STATUSES = [
     (BundleNotFoundError("x", uri="u"), 3),
     (RegistryError("x", registry="r", name=None, version=None), 3),
     (RanksLostError("x", reason="r"), 75),
+    (StalledRankError("x", reason="r"), 75),
+    (LedgerError("x"), 75),
+    (SinkUnreachableError("x", checkpoint="c", sink="s"), 75),
+    (RegistryUnreachableError("x", registry="r", name=None, version=None), 75),
     (StoreError("x", uri="u"), 1),  # a full disk, say
     (BundleIntegrityError("x", uri="u", file="f"), 1),
     (StreamError("x", checkpoint="c"), 1),
@@ -135,3 +146,42 @@ def test_the_first_signal_only_tells_who_is_patient():
         signal.raise_signal(signal.SIGTERM)
         assert told.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+DEAF = """
+import hashlib
+from sparkdl.jobs import signals
+with signals.taken(lambda: None):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 100_000_000)  # C code, for most of a minute
+"""
+
+
+@contextlib.contextmanager
+def deaf():
+    """A process that takes signals while its main thread is in C code."""
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once_whatever_it_does(second):
+    with deaf() as process:
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(signals.SAME_S + 0.5)
+        process.send_signal(second)
+        assert process.wait(20) == 128 + second
+
+
+def test_the_same_signal_to_jvm_and_python_is_one():
+    with deaf() as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(signals.SAME_S + 1)
