@@ -56,16 +56,26 @@ SHOWN = {  # by notebook and paragraph, what must be there
 }
 
 
+KEEP = "__import__('__main__').kept = dict(globals())"
+RESTORE = """
+kept = __import__('__main__').kept
+gone = [globals().pop(name) for name in set(globals()) - {*kept, 'kept'}]
+globals().update(kept)
+"""
+
+
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=IDS)
 def run(request, zeppelin):
-    """The notebook's name, and its paragraphs after they ran one after the other."""
-    zeppelin.run("names = dict(globals())")
+    """The notebook's name, and its paragraphs after they ran one after the other, with names of their own."""
+    assert zeppelin.run(KEEP).code == "SUCCESS"
     ran = []
-    for paragraph in written(request.param):
-        ran.append(zeppelin.run(paragraph.text, paragraph.interpreter))
-        assert ran[-1].code == "SUCCESS", f"{paragraph.title}\n{ran[-1].text}"
-    yield request.param.name.partition("_")[0], ran
-    zeppelin.run("for name in set(globals()) - set(names):\n    del globals()[name]\nglobals().update(names)")
+    try:
+        for paragraph in written(request.param):
+            ran.append(zeppelin.run(paragraph.text, paragraph.interpreter))
+            assert ran[-1].code == "SUCCESS", f"{paragraph.title}\n{ran[-1].text}"
+    finally:
+        assert zeppelin.run(RESTORE).code == "SUCCESS"
+    return request.param.name.partition("_")[0], ran
 
 
 def test_every_paragraph_runs_and_shows_what_it_is_for(run):
