@@ -18,7 +18,7 @@ setup: ## set up both lanes: .venv/latest, .venv/spark35
 latest:
 	@$(PYTHON) scripts/bootstrap.py latest
 
-demo: latest ## train on Spark executors with Horovod, score a table, score a stream
+demo: latest ## the jobs one after another: train, evaluate, publish, score, compare
 	@$(LATEST) $(BIN)/python scripts/demo.py
 
 test: setup ## all tests on both lanes; ARGS="--lane latest -- -k bundle" narrows

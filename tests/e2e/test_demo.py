@@ -1,12 +1,16 @@
 """`make demo`'s jobs, end to end, as a user starts them."""
 
+import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,7 +35,7 @@ def demo(environment):
 
 
 def test_held_out_accuracy(demo):
-    assert float(re.search(r"held out: accuracy ([\d.]+)", demo)[1]) >= 0.95
+    assert float(re.search(r"accuracy +([\d.]+)", demo)[1]) >= 0.95
 
 
 def test_loss_and_accuracy_of_each_epoch_are_shown(demo):
@@ -45,7 +49,7 @@ def test_trained_by_horovod_on_two_ranks(demo):
 def test_batch_and_stream_scored_every_held_out_row_alike(demo):
     batch = pq.read_table(ROOT / ".demo/scored").sort_by("id").to_pylist()
     assert len(batch) == 359
-    rows = re.findall(r"score_(?:batch|stream)\s+(\d+)\s+[\d.]+\s+([\d.]+)", demo)
+    rows = re.findall(r"score_(?:batch|stream)\s+(\d+)\s+[\d.]+\s+accuracy ([\d.]+)", demo)
     assert rows[0] == rows[1]
     streamed = pq.read_table(ROOT / ".demo/scored_stream").sort_by("id").to_pylist()
     assert [(row["id"], row["prediction"]) for row in streamed] == [(row["id"], row["prediction"]) for row in batch]
@@ -80,29 +84,110 @@ def test_bad_conf_is_exit_status_2(environment, tmp_path):
     assert "output: should be a text (got a list, [1])" in ran.stdout
 
 
-def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_rest(demo, environment, tmp_path):
+def test_the_registrys_champion_scored_and_did_not_drift(demo):
+    assert {row["model_version"] for row in pq.read_table(ROOT / ".demo/scored_stream").to_pylist()} == {"1"}
+    told = json.loads((ROOT / ".demo/drift.json").read_text())
+    assert (told["rows"], told["above"]) == (359, [])
+    assert told["digest"] == json.loads((ROOT / ".demo/evaluation.json").read_text())["digest"]
+
+
+def test_the_pages_first_example_runs_as_printed(environment):
+    lines = re.search(r"```sh\n(.*?)```", (ROOT / "docs/jobs.md").read_text(), re.DOTALL)[1]
+    ran = subprocess.run(
+        ["bash", "-e", "-c", lines], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
+    assert re.search(r"accuracy +0\.9", ran.stdout)
+
+
+@pytest.fixture
+def stream(demo, environment, tmp_path):
+    """A conf of a stream out of ``arriving``, and a function that starts it by spark-submit and waits until it scores."""
     (tmp_path / "arriving").mkdir()
-    conf = tmp_path / "stream.yaml"
-    text = (
+    (tmp_path / "stream.yaml").write_text(
         f"source: {{format: parquet, path: {tmp_path}/arriving, columns: 'id bigint, image array<float>, label int'}}\n"
         f"model: {ROOT}/.demo/bundle\nsink: {{kind: parquet, uri: {tmp_path}/out}}\n"
-        f"checkpoint: {tmp_path}/checkpoint\n"
+        f"checkpoint: {tmp_path}/checkpoint\ntrigger: 100 milliseconds\n"
     )
-    conf.write_text(text + "trigger: 100 milliseconds\n")
-    submit_args = "--properties-file conf/spark/local.conf pyspark-shell"
-    query = subprocess.Popen(
-        [sys.executable, "jobs/score_stream.py", "--conf-file", conf],
+    started = []
+
+    def start():
+        command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py"]
+        command += ["--conf-file", tmp_path / "stream.yaml", "--log-format", "json"]
+        query = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        started.append(query)
+        assert any('"event": "scoring"' in line for line in query.stdout)
+        return query
+
+    yield start
+    for query in started:
+        query.kill()
+        query.wait()
+
+
+def arrive(tmp_path, name, rows):
+    pq.write_table(rows, tmp_path / "staged.parquet")
+    (tmp_path / "staged.parquet").rename(tmp_path / f"arriving/{name}.parquet")
+
+
+@pytest.mark.parametrize("to", ["jvm", "python"])
+def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_rest(stream, environment, tmp_path, to):
+    table = pq.read_table(ROOT / ".demo/digits/test")
+    query = stream()
+    (python,) = (one for one in psutil.Process(query.pid).children() if "score_stream" in " ".join(one.cmdline()))
+    arrive(tmp_path, "first", table.slice(0, 100))
+    while not list((tmp_path / "out").glob("batch=*")):
+        assert query.poll() is None
+        time.sleep(0.05)
+    arrive(tmp_path, "second", table.slice(100))
+    (query if to == "jvm" else python).send_signal(signal.SIGTERM)
+    lines = [json.loads(line) for line in query.stdout if line.startswith("{")]
+    assert query.wait() == 0
+    assert lines[-1]["event"] == "result"
+    if to == "python":
+        return
+    told = subprocess.run(
+        [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py", "--conf-file",
+         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0
+    assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == sorted(table["id"].to_pylist())
+
+
+def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(stream, environment, tmp_path):
+    query = stream()
+    arrive(tmp_path, "first", pq.read_table(ROOT / ".demo/digits/test"))
+    while not list((tmp_path / "checkpoint").glob("offsets/0")):  # the first batch begins, and takes seconds
+        time.sleep(0.01)
+    query.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        query.wait(1.5)
+    query.send_signal(signal.SIGTERM)
+    assert query.wait(20) in (0, 128 + signal.SIGTERM)  # 0: the batch was faster
+    told = subprocess.run(
+        [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py", "--conf-file",
+         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0
+    assert len(set(pq.read_table(tmp_path / "out")["id"].to_pylist())) == len(pq.read_table(tmp_path / "out")) == 359
+
+
+def test_sigterm_to_the_jvm_ends_training_with_75_and_the_next_run_goes_on(demo, environment, tmp_path):
+    command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "--py-files", "examples/digits.py",
+               "jobs/train.py", "--conf-file", "conf/demo/train.yaml", "--set", f"bundle={tmp_path}/bundle", "--set",
+               f"estimator.checkpointDir={tmp_path}/checkpoints", "--set", "resume=true", "--log-format", "json"]  # fmt: skip
+    epochs = ["--set", "estimator.epochs=1000"]
+    job = subprocess.Popen([*command, *epochs], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert any('"event": "epoch"' in line and '"epoch": 5' in line for line in job.stdout)
+    job.send_signal(signal.SIGTERM)
+    said = job.stdout.read()
+    assert job.wait() == 75, said
+    assert "told to end" in said or "ended by a signal" in said
+    ran = subprocess.run(
+        [*command, "--set", "estimator.epochs=8", "--dry-run"],
         cwd=ROOT,
-        env={**environment, "PYSPARK_SUBMIT_ARGS": submit_args},
-        stderr=subprocess.PIPE,
+        env=environment,
+        capture_output=True,
         text=True,
     )
-    assert any("scoring what arrives" in line for line in query.stderr)
-    table = pq.read_table(ROOT / ".demo/digits/test")
-    pq.write_table(table, tmp_path / "staged.parquet")
-    (tmp_path / "staged.parquet").rename(tmp_path / "arriving/late.parquet")
-    query.send_signal(signal.SIGTERM)
-    assert query.wait() == 0
-    conf.write_text(text + "trigger: available now\n")
-    assert submit(environment, "score_stream", conf).returncode == 0
-    assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == sorted(table["id"].to_pylist())
+    assert "checkpoints/run-" in ran.stdout, ran.stdout + ran.stderr
