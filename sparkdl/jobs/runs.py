@@ -12,7 +12,7 @@ from sparkdl.errors import InvalidParamError, LedgerError, SparkdlError
 
 if TYPE_CHECKING:
     from sparkdl.slots.entry import Entry
-from sparkdl.slots.ledger import Ledger
+    from sparkdl.slots.ledger import Ledger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
