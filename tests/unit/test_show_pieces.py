@@ -88,6 +88,15 @@ def test_a_hostile_value_stays_a_value(value):
     assert "\u202e" not in written
 
 
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_table_s_cell_is_one_cell_whoever_made_the_table(value):
+    written = display.zeppelin([Table((value, "b"), ((value, "x"), ("y", value)), chart=True)])
+    assert [kind for kind, _ in displays(written)] == ["table", "text"]
+    lines = displays(written)[0][1].rstrip("\n").split("\n")
+    assert [line.count("\t") for line in lines] == [1, 1, 1]
+    assert not any(cell.lstrip().startswith("%") for line in lines for cell in line.split("\t"))
+
+
 def test_html_that_others_made_cannot_begin_a_display():
     class Own:
         def _repr_html_(self):
