@@ -1,6 +1,7 @@
 """Pictures of what the notebooks of examples/zeppelin show: docs/zeppelin/NAME.png.
 
-    make pictures
+    make pictures                                  # or some of them:
+    python scripts/notebook_pictures.py 1-first-notebook
 
 Runs every paragraph in a real Zeppelin interpreter (as tests/zeppelin does), lays out what it answered as a page, and takes
 a picture of that with Chromium. The page is not Zeppelin's: its code, tables and pictures are, and its titles.
@@ -85,8 +86,8 @@ def picture(browser: str, text: str, path: Path) -> None:
     image.crop((0, 0, image.width, bottom)).quantize(COLOURS).save(path, optimize=True)
 
 
-def main() -> int:
-    """Take all pictures; 1 without what it needs."""
+def main(names: list[str]) -> int:
+    """Take the pictures of these notebooks, or of all; 1 without what it needs."""
     sys.path[:0] = [str(ROOT / "tests/zeppelin"), str(ROOT / "scripts")]
     import jars
     from paragraphs import Interpreter, written
@@ -100,8 +101,13 @@ def main() -> int:
     except jars.JarsError as error:
         print(error, file=sys.stderr)
         return 1
-    for path in sorted((ROOT / "examples/zeppelin").glob("*.zpln")):
-        name = path.name.partition("_")[0]
+    notebooks = {path.name.partition("_")[0]: path for path in sorted((ROOT / "examples/zeppelin").glob("*.zpln"))}
+    unknown = set(names) - set(notebooks)
+    if unknown:
+        print(f"no notebooks {sorted(unknown)}; there are {list(notebooks)}", file=sys.stderr)
+        return 1
+    for name in names or notebooks:
+        path = notebooks[name]
         with tempfile.TemporaryDirectory() as work:
             interpreter = Interpreter(Path(work) / "interpreter", folder)
             try:
@@ -133,4 +139,4 @@ def plain(paragraph) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
