@@ -50,7 +50,7 @@ def airflow(tmp_path_factory):
 
     def run(*arguments):
         command = [str(VENV / "bin" / arguments[0]), *map(str, arguments[1:])]
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
 
     migrated = run("airflow", "db", "migrate")
     assert migrated.returncode == 0, migrated.stderr[-3000:]
@@ -73,7 +73,7 @@ def set_up() -> None:
         stamp.write_text(key)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_night_is_scored_once(airflow, tmp_path):
     """`airflow dags test DAG DATE`: the slot of that date, by a real spark-submit; once more changes nothing."""
     rows = digits.table().slice(0, 100)
