@@ -153,3 +153,22 @@ def test_tokens_grow_past_those_of_a_ledger_that_was_lost(tmp_path):
     token, _ = run(folder, "new")
     assert fence.number(token) > fence.number(old.token)
     assert fence.tokens(sink) == []
+
+
+def test_a_table_that_was_renamed_away_is_back_as_soon_as_the_slot_is_taken_over(tmp_path):
+    """Not when the next run is done: it may fail."""
+    folder, sink = str(tmp_path), sink_of(str(tmp_path))
+    run(folder, "old")
+    late = stopped(folder, "old away", ("--rescore", "--rename"))
+    try:
+        assert not os.path.exists(sink)
+        ledger, mine = ledger_of(folder), None
+        while mine is None:
+            mine = lease.asked_for(ledger, SLOT, sink, "next", 60, seen=ledger.entry(SLOT), rescore=False)
+        fence.take_over(sink, mine.token, KEY)
+        assert rows(folder) == {0: "old", 1: "old"}
+        status, said = go_on(late)
+    finally:
+        late.kill()
+    assert (status, "another has taken the slot over" in said) == (75, True), said
+    assert rows(folder) == {0: "old", 1: "old"}
