@@ -53,7 +53,7 @@ def check_jobs(cluster, folder, *, streams=True, **how) -> None:
         return
     done = submit(
         cluster, "score_stream", folder, source__path="digits", model="bundle", sink__uri="streamed",
-        deadLetter__uri="dead", checkpoint="checkpoint", settings={"trigger": "available now"}, **how,
+        deadLetter="dead", checkpoint="checkpoint", settings={"trigger": "available now"}, **how,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     check_scored(folder / "streamed")
