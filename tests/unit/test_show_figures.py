@@ -315,3 +315,21 @@ def test_a_view_of_a_stream_that_runs_for_hours_fits_into_a_paragraph():
 def test_a_view_of_a_stream_that_has_done_nothing_yet():
     (facts,) = streams.with_pictures(LongRunning(0))
     assert streams.pieces_of(LongRunning(0))[0].lines[0] == facts.lines[0]
+
+
+def test_how_far_the_exact_area_may_be_is_told():
+    """Of 4 positives and 4 negatives two each have one score: 14 of 16 pairs are in order, the 4 of that score count half."""
+    (curve,), _ = evaluation.rocs_of(
+        [(1, True, 5, 2, None), (1, False, 5, 2, None), (1, True, 9, 2, None), (1, False, 0, 2, None)], "p"
+    )
+    assert (curve.auc, curve.error) == (0.875, 0.125)
+
+
+def test_a_number_that_is_no_probability_is_named_as_it_was_given():
+    with pytest.raises(DataError, match=r"'p' holds 3\.5, and a probability is from 0 to 1"):
+        evaluation.rocs_of([(0, True, None, 1, -2.5), (1, False, None, 1, 3.5)], "p")
+
+
+def test_a_class_that_others_are_taken_for_is_shown_too():
+    pairs = [(f"c{i:02}", f"c{i:02}", 10) for i in range(30)] + [("c00", "c25", 5)]
+    assert "c25" in evaluation.confusion_of(pairs).names
