@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sparkdl.errors import LaunchError, NotEnoughSlotsError, WorkerPythonError
 from sparkdl.system import slots_of_master
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 REGISTRATION_S = 30.0  # executors of a cluster register within this of the application's start
 _NEEDED = ("pyarrow", "torch", "sparkdl")
 _CHECK_EVERY_S = 0.5
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -224,9 +225,18 @@ def slots_taken(spark: SparkSession, size: int) -> contextlib.AbstractContextMan
 
 
 def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]:
-    """``df.collect()``, its tasks ended if the caller is interrupted, by Ctrl-C say.
+    """``df.collect()``, its tasks ended if the caller is interrupted; ``check`` as in ``stoppable``.
 
-    check: called twice a second meanwhile; what it raises ends the tasks and is raised.
+    Raises WorkerPythonError if a worker lacks a package.
+    """
+    return stoppable(df.sparkSession, lambda: list(df.collect()), check)
+
+
+def stoppable(spark: SparkSession, work: Callable[[], T], check: Callable[[], None] | None = None) -> T:
+    """What ``work`` returns, which runs Spark jobs; they end, also those that it starts later, if the caller is interrupted,
+    by Ctrl-C say, and so does this call when ``work`` has ended.
+
+    check: called twice a second meanwhile; what it raises ends the jobs and is raised.
 
     Raises WorkerPythonError if a worker lacks a package.
 
@@ -234,9 +244,10 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
     cannot cancel it (Spark 3.5 raises Py4JError for it), and Spark Connect does not try. So another thread waits.
     """
     import pyspark
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped,import-not-found]
     from pyspark import inheritable_thread_target
 
-    spark, tag = df.sparkSession, f"sparkdl-{uuid.uuid4().hex}"
+    tag = f"sparkdl-{uuid.uuid4().hex}"
     tags = spark if is_connect(spark) else spark.sparkContext
     add, remove, cancel = (
         (tags.addTag, tags.removeTag, tags.interruptTag)
@@ -249,13 +260,15 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
     else:  # 3.5 takes the function alone, and only a classic session has local properties to inherit
         inherit = (lambda function: function) if tags is spark else inheritable_thread_target
 
-    def run() -> list[Row]:
+    def run() -> T:
         add(tag)
-        rows = list(df.collect())
-        remove(tag)  # the JVM's thread serves others too where threads are not pinned, as in Zeppelin
-        return rows
+        try:
+            return work()
+        finally:  # the JVM's thread serves others too where threads are not pinned, as in Zeppelin
+            with contextlib.suppress(Py4JError, OSError):  # the JVM is gone, and the tag with it
+                remove(tag)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-collect") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="sparkdl-work") as thread:
         job = thread.submit(inherit(run))
         try:
             while check and not wait([job], timeout=_CHECK_EVERY_S).done:
@@ -265,8 +278,9 @@ def collect(df: DataFrame, check: Callable[[], None] | None = None) -> list[Row]
             raise_if_worker_lacks(error)
             raise
         finally:
-            if not job.done():
+            while not job.done():  # between two of its jobs there is none to cancel: the next one will be
                 cancel(tag)
+                wait([job], timeout=_CHECK_EVERY_S)
 
 
 def is_alive(spark: SparkSession) -> bool:
