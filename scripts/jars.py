@@ -26,7 +26,10 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks/jars"
 JARS = ROOT / ".venv/jars"
-SETS = {"latest": ("kafka", "postgres", "zeppelin", "latest"), "spark35": ("kafka", "postgres", "zeppelin", "spark35", "spark35-delta")}  # by lane
+SETS = {  # by lane
+    "latest": ("kafka", "postgres", "zeppelin", "latest"),
+    "spark35": ("kafka", "postgres", "zeppelin", "spark35", "spark35-delta"),
+}
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 SECONDS = 600  # that Maven may take
 STAMP = "sha256-of-the-lock"

@@ -102,6 +102,17 @@ def java(options: Options) -> Check:
     return Check("Java", OK, f"{version} ({path})")
 
 
+def tests(options: Options) -> Check:
+    """What `make test` needs beside Java's runtime: a compiler, and Maven, which fetches Kafka, PostgreSQL and Zeppelin."""
+    if shutil.which("javac", path=system.java_path(options.env)) is None:
+        return Check(
+            "tests", WARN, "no `javac`: a Java without its compiler; needed by `make test` alone", system.remedy("java")
+        )
+    if shutil.which("mvn", path=options.env.get("PATH", os.defpath)) is None:
+        return Check("tests", WARN, "no `mvn` on the PATH; needed by `make test` alone", system.remedy("maven"))
+    return Check("tests", OK, "javac, Maven")
+
+
 def spark(options: Options) -> Check:
     """pyspark."""
     return required("Spark", "pyspark", "3.5")
@@ -267,7 +278,7 @@ def launch(options: Options) -> Check:
 
 
 CHECKS: tuple[Callable[[Options], Check], ...] = (
-    python_version, java, spark, pyarrow, torch, horovod, cuda, petastorm, worker_python, host_name, slots, store,
+    python_version, java, spark, pyarrow, torch, horovod, cuda, petastorm, worker_python, host_name, slots, store, tests,
 )  # fmt: skip
 
 

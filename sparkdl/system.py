@@ -19,24 +19,28 @@ MIN_JAVA = 17
 _INSTALL = {
     "apt-get": {
         "java": "apt-get update && apt-get install -y openjdk-17-jdk-headless",
+        "maven": "apt-get update && apt-get install -y maven",
         "cxx": "apt-get update && apt-get install -y g++",
         "python-headers": "apt-get update && apt-get install -y python{python}-dev",
         "venv": "apt-get update && apt-get install -y python{python}-venv",
     },
     "dnf": {
-        "java": "dnf install -y java-17-openjdk-headless",
+        "java": "dnf install -y java-17-openjdk-devel",
+        "maven": "dnf install -y maven",
         "cxx": "dnf install -y gcc-c++",
         "python-headers": "dnf install -y python{python}-devel",
         "venv": "dnf install -y python{python}",
     },
     "apk": {
         "java": "apk add openjdk17-jdk",
+        "maven": "apk add maven",
         "cxx": "apk add g++",
         "python-headers": "apk add python3-dev",
         "venv": "apk add python3",
     },
     "brew": {
         "java": "brew install openjdk@17",
+        "maven": "brew install maven",
         "cxx": "xcode-select --install",
         "python-headers": "brew install python@{python}",
         "venv": "brew install python@{python}",
@@ -44,6 +48,7 @@ _INSTALL = {
 }
 _IN_WORDS = {
     "java": "install a JDK, 17 or 21, and put its `java` on the PATH (or set JAVA_HOME)",
+    "maven": "install Maven, and put its `mvn` on the PATH",
     "cxx": "install a C++20 compiler (g++ 11 or newer, or clang++ 14 or newer)",
     "python-headers": "install the development headers (Python.h) of Python {python}",
     "venv": "install the `venv` module of Python {python}",
@@ -63,7 +68,7 @@ def package_manager(which: Which = shutil.which) -> str | None:
 
 
 def install_command(what: str, manager: str | None, *, python: str = "3", root: bool | None = None) -> str:
-    """The one command that installs `what` (`java`, `cxx`, `python-headers`, `venv`) here.
+    """The one command that installs `what` (`java`, `maven`, `cxx`, `python-headers`, `venv`) here.
 
     Without a known package manager it is an instruction in words.
     """
@@ -93,6 +98,12 @@ def find_java(env: Mapping[str, str]) -> str | None:
         java = Path(home) / "bin" / "java"
         return str(java) if os.access(java, os.X_OK) else None
     return which_in(env)("java")
+
+
+def java_path(env: Mapping[str, str]) -> str:
+    """Where to look for the programs of a JDK (`javac`, `keytool`): beside JAVA_HOME's `java`, then on the PATH."""
+    home = env.get("JAVA_HOME")
+    return os.pathsep.join([f"{home}/bin"] * bool(home) + [env.get("PATH", os.defpath)])
 
 
 def parse_java_version(text: str) -> int | None:

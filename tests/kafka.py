@@ -24,6 +24,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkdl import system
+
 ROOT = Path(__file__).resolve().parents[1]
 METADATA, CREATE_TOPICS, DELETE_TOPICS = 3, 19, 20  # numbers of requests in Kafka's protocol
 TOPIC_EXISTS = 36
@@ -71,6 +73,11 @@ def session_jars() -> str:
     return ",".join(str(path) for path in sorted(folder.glob("*.jar"))) if folder else ""
 
 
+def keytool() -> str:
+    """Java's, found as Spark finds Java."""
+    return shutil.which("keytool", path=system.java_path(os.environ)) or "keytool"
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback that nobody listens on."""
     with contextlib.ExitStack() as stack:
@@ -104,7 +111,7 @@ def make_keystore(keystore: Path, authority: Path, password: str) -> None:
         "2",
     ]
     for command in (["-genkeypair", *key], ["-exportcert", "-rfc", "-file", str(authority)]):
-        subprocess.run(["keytool", *command, *common], check=True, capture_output=True)
+        subprocess.run([keytool(), *command, *common], check=True, capture_output=True)
 
 
 class Broker:

@@ -6,7 +6,8 @@ It runs `spark-submit jobs/score_batch.py` by Airflow's Spark provider, with the
     airflow connections add spark_default --conn-type spark --conn-host spark://HOST --conn-port 7077
 
 Without that connection the provider submits to YARN. `spark-submit` is the one on the worker's PATH, and so is the driver's
-Python: put the bin folder of the environment that has sparkdl first. SPARKDL_HOME says where jobs/ and conf/ are.
+Python: put the bin folder of the environment that has sparkdl first. SPARKDL_HOME says where jobs/ and conf/ are,
+SPARKDL_PROPERTIES where Spark's settings, with the cluster's secret.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 HOME = os.environ.get("SPARKDL_HOME", "/opt/sparkdl")
+PROPERTIES = os.environ.get("SPARKDL_PROPERTIES", "/etc/sparkdl/cluster.conf")
 TRY_AGAIN = 75  # the job's exit status when another run holds the day's lease, or a service did not answer
 
 
@@ -63,6 +65,6 @@ with DAG(
             "--log-format",
             "json",
         ],
-        properties_file=f"{HOME}/conf/spark/cluster.conf",
+        properties_file=PROPERTIES,
         execution_timeout=timedelta(hours=4),
     )

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,15 +34,13 @@ def airflow(tmp_path_factory):
     set_up()
     home = tmp_path_factory.mktemp("airflow")
     here = home / "sparkdl"
-    for folder in ("conf/spark", "conf/schedule"):
-        (here / folder).mkdir(parents=True)
+    (here / "conf/schedule").mkdir(parents=True)
     (here / "jobs").symlink_to(ROOT / "jobs")
-    shutil.copy(ROOT / "conf/spark/local.conf", here / "conf/spark/cluster.conf")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))} | {
         "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "deploy/airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "AIRFLOW__CORE__UNIT_TEST_MODE": "false",
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
-        "SPARKDL_HOME": str(here), "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARKDL_HOME": str(here), "SPARKDL_PROPERTIES": str(ROOT / "conf/spark/local.conf"), "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip

@@ -3,10 +3,12 @@
 import json
 import os
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import kafka
@@ -20,6 +22,7 @@ from torch import nn
 import sparkdl
 
 ROOT = standalone.ROOT
+pytestmark = pytest.mark.timeout(900)  # the first to run fetches jars
 NEWEST = pyspark.__version__ >= "4"  # whose RPC can be TLS
 PATIENCE = 120
 
@@ -34,7 +37,7 @@ def encrypted(folder: Path, secret: str) -> dict[str, str]:
     keys, authority, trust = folder / "keys.p12", folder / "authority.pem", folder / "trust.p12"
     kafka.make_keystore(keys, authority, secret)
     subprocess.run(
-        ["keytool", "-importcert", "-noprompt", "-file", authority, "-keystore", trust, "-storetype", "PKCS12",
+        [kafka.keytool(), "-importcert", "-noprompt", "-file", authority, "-keystore", trust, "-storetype", "PKCS12",
          "-storepass", secret, "-alias", "here"], check=True, capture_output=True,
     )  # fmt: skip
     return conf | {
@@ -62,6 +65,36 @@ def test_a_secured_cluster_trains_and_scores(cluster, secret, tmp_path):
     """Master, workers, executors and driver with spark.authenticate, encryption of what they send and of what they spill."""
     check_jobs(cluster, tmp_path, conf={"spark.pyspark.python": sys.executable}, streams=False)
     assert secret not in cluster.logs
+
+
+HERE = """
+    from pathlib import Path
+    from pyspark.sql import SparkSession
+
+    def here(_):
+        return Path("environment/bin/python").exists()
+
+    spark = SparkSession.builder.getOrCreate()
+    print("UNPACKED", spark.sparkContext.parallelize(range(4), 2).map(here).collect())
+"""
+
+
+def test_conf_spark_cluster_conf_with_a_secret_and_an_archive(cluster, tmp_path):
+    """As docs/deployment.md has schedulers submit: nothing but these two is added, but for the size of this cluster."""
+    environment = tmp_path / "environment"  # that runs the lane's Python; what `pack` makes is test_packed.py's
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (environment / "bin/python").chmod(0o755)
+    archive = shutil.make_archive(str(environment), "gztar", environment)
+    lines = (ROOT / "conf/spark/cluster.conf").read_text().splitlines()
+    shipped = dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    assert "spark.authenticate.secret" not in shipped
+    (tmp_path / "job.py").write_text(textwrap.dedent(HERE))
+    done = cluster.submit(tmp_path / "job.py", conf=shipped | {
+        "spark.archives": f"{archive}#environment", "spark.pyspark.driver.python": sys.executable,
+        "spark.cores.max": "2", "spark.executor.cores": "1", "spark.executor.memory": "1g",
+    })  # fmt: skip
+    assert "UNPACKED [True, True, True, True]" in done.stdout, done.stdout + done.stderr[-3000:]
 
 
 def test_who_does_not_know_the_secret_is_refused(cluster, tmp_path):

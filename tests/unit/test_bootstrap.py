@@ -101,7 +101,7 @@ def setup(*args, **env):
     ("manager", "command"),
     [
         ("apt-get", "apt-get install -y openjdk-17-jdk-headless"),
-        ("dnf", "dnf install -y java-17-openjdk-headless"),
+        ("dnf", "dnf install -y java-17-openjdk-devel"),
         ("apk", "apk add openjdk17-jdk"),
         ("brew", "brew install openjdk@17"),
     ],

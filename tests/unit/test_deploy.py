@@ -108,6 +108,50 @@ def test_the_cron_job_is_tried_again_on_75_alone():
     assert container["args"][0].startswith("exec "), "SIGTERM must reach spark-submit, not a shell"
 
 
+def properties(name: str) -> dict[str, str]:
+    lines = (ROOT / "conf/spark" / name).read_text().splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
+def secrets(pod: dict) -> dict[str, str]:
+    """Environment variables out of secrets, as the operator has them, in Spark's words."""
+    return {name: f"{key['name']}:{key['key']}" for name, key in pod["envSecretKeyRefs"].items()}
+
+
+def test_a_stream_has_the_settings_of_kubernetes_conf():
+    (document,) = yaml.safe_load_all((DEPLOY / "kubernetes/stream.yaml").read_text())
+    spec = document["spec"]
+    driver, executor = spec["driver"], spec["executor"]
+    told = {
+        **spec["sparkConf"],
+        "spark.submit.deployMode": spec["mode"],
+        "spark.kubernetes.container.image": spec["image"],
+        "spark.kubernetes.namespace": document["metadata"]["namespace"],
+        "spark.kubernetes.authenticate.driver.serviceAccountName": driver["serviceAccount"],
+        "spark.driver.memoryOverhead": driver["memoryOverhead"],
+        **{f"spark.executor.{key}": str(executor[key]) for key in ("instances", "cores", "memory", "memoryOverhead")},
+        **{f"spark.kubernetes.driver.secretKeyRef.{name}": key for name, key in secrets(driver).items()},
+        **{f"spark.kubernetes.executor.secretKeyRef.{name}": key for name, key in secrets(executor).items()},
+    }
+    assert told.pop("spark.kubernetes.driver.secretKeyRef.PAYMENTS_JAAS")  # its conf's own
+    assert told == properties("kubernetes.conf")
+
+
+@pytest.mark.parametrize(("manifest", "conf"), [("nightly", "schedule/nightly"), ("stream", "stream/kafka")])
+def test_a_driver_has_the_secrets_that_it_needs(manifest, conf):
+    """The store's, as in kubernetes.conf, and those that the conf in docs/deployment.md's ConfigMap names."""
+    (document,) = yaml.safe_load_all((DEPLOY / f"kubernetes/{manifest}.yaml").read_text())
+    if manifest == "nightly":
+        (pod,) = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        has = {one["name"] for one in pod["env"] if "secretKeyRef" in one["valueFrom"]}
+    else:
+        has = set(document["spec"]["driver"]["envSecretKeyRefs"])
+    prefix = "spark.kubernetes.driver.secretKeyRef."
+    store = {key.removeprefix(prefix) for key in properties("kubernetes.conf") if key.startswith(prefix)}
+    named = set(re.findall(r"\$\{env:(\w+)\}", (ROOT / f"conf/{conf}.yaml").read_text()))
+    assert has == store | named
+
+
 # systemd
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
@@ -138,10 +182,22 @@ def test_systemd_would_tell_of_a_misspelt_key(tmp_path):
     assert "KilMode" in verified(unit, text, tmp_path)
 
 
-def test_the_units_run_what_is_there():
-    for unit in (DEPLOY / "systemd").glob("*.service"):
-        for path in re.findall(r"/opt/sparkdl/((?:conf|jobs|docs)/\S+)", unit.read_text()):
-            assert (ROOT / path).exists(), f"{unit.name}: {path}"
+def test_what_is_named_of_the_project_is_there():
+    """Under /opt/sparkdl: all but the environment and, in an image, what was unpacked from it."""
+    named = [
+        (file.name, path)
+        for file in DEPLOY.rglob("*")
+        if file.is_file()
+        for path in re.findall(r"(?:/opt/sparkdl|\$home|\{HOME\})/(?!\.venv/|bin/)([\w./-]*\w)", file.read_text())
+    ]
+    assert {"jobs/score_batch.py", "jobs/score_stream.py", "conf/schedule/nightly.yaml"} <= {path for _, path in named}
+    assert [(name, path) for name, path in named if not (ROOT / path).exists()] == []
+
+
+def test_a_stream_comes_up_again_after_an_outage_of_any_length():
+    unit = (DEPLOY / "systemd/sparkdl-stream.service").read_text()
+    assert re.search(r"(?m)^StartLimitIntervalSec=0$", unit), "or systemd gives up after a few starts"
+    assert re.search(r"(?m)^RestartPreventExitStatus=2 4$", unit)
 
 
 # cron
@@ -170,7 +226,7 @@ def test_the_cron_script_tries_again_on_75_alone(tmp_path, statuses, ended, runs
     assert (done.returncode, done.stderr) == (ended, "")
     calls = told.read_text().splitlines()
     assert len(calls) == runs
-    properties, job = f"{ROOT}/conf/spark/cluster.conf", f"{ROOT}/jobs/score_batch.py"
+    properties, job = "/etc/sparkdl/cluster.conf", f"{ROOT}/jobs/score_batch.py"
     assert re.fullmatch(
         rf"--properties-file {properties} --master local {job} --conf-file {ROOT}/conf/schedule/nightly.yaml "
         r"--date \d{4}-\d\d-\d\d --log-format json",

@@ -69,11 +69,21 @@ def test_java_missing(options, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("programs", "verdict", "missing"), [("javac mvn", OK, ""), ("mvn", WARN, "javac"), ("javac", WARN, "mvn")]
+)
+def test_what_the_tests_need(options, tmp_path, programs, verdict, missing):
+    for name in programs.split():
+        (tmp_path / name).touch(mode=0o755)
+    check = doctor.tests(Options(options.master, options.store, {"PATH": str(tmp_path)}))
+    assert (check.status, f"`{missing}`" in check.detail) == (verdict, bool(missing))
+
+
+@pytest.mark.parametrize(
     ("manager", "root", "command"),
     [
         ("apt-get", False, "sudo apt-get update && sudo apt-get install -y openjdk-17-jdk-headless"),
         ("apt-get", True, "apt-get update && apt-get install -y openjdk-17-jdk-headless"),
-        ("dnf", False, "sudo dnf install -y java-17-openjdk-headless"),
+        ("dnf", False, "sudo dnf install -y java-17-openjdk-devel"),
         ("apk", True, "apk add openjdk17-jdk"),
         ("brew", False, "brew install openjdk@17"),
         (None, False, "install a JDK, 17 or 21, and put its `java` on the PATH (or set JAVA_HOME)"),
@@ -83,7 +93,7 @@ def test_the_command_that_installs_java(manager, root, command):
     assert system.install_command("java", manager, root=root) == command
 
 
-@pytest.mark.parametrize("what", ["java", "cxx", "python-headers", "venv"])
+@pytest.mark.parametrize("what", ["java", "maven", "cxx", "python-headers", "venv"])
 @pytest.mark.parametrize("manager", ["apt-get", "dnf", "apk", "brew", None])
 def test_there_is_a_command_for_everything_everywhere(what, manager):
     command = system.install_command(what, manager, python="3.11", root=True)
@@ -237,7 +247,7 @@ def test_the_command(tmp_path):
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert list(checks) == [
         "Python", "Java", "Spark", "pyarrow", "torch", "Horovod", "CUDA", "petastorm",
-        "worker Python", "host name", "slots", "store",
+        "worker Python", "host name", "slots", "store", "tests",
     ]  # fmt: skip
     assert checks["Spark"]["status"] == checks["torch"]["status"] == checks["worker Python"]["status"] == OK
     assert checks["slots"]["status"] == FAIL

@@ -139,4 +139,4 @@ def test_a_test_without_its_jars_is_skipped_but_in_ci_it_fails(monkeypatch, ci, 
 @pytest.mark.parametrize("name", sorted({name for names in jars.SETS.values() for name in names}))
 def test_the_projects_locks_name_each_jar_once(name):
     found = jars.read_lock(jars.LOCKS / f"{name}.txt")
-    assert len({(jar.group, jar.artifact) for jar in found}) == len(found) > 2
+    assert len({(jar.group, jar.artifact) for jar in found}) == len(found) > 0
