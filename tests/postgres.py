@@ -1,6 +1,7 @@
 """A real PostgreSQL for the tests: its own programs out of a jar (scripts/jars.py), on the loopback, its data in a folder.
 
-PostgreSQL refuses to run as root, so root starts it as the user ``nobody``.
+PostgreSQL refuses to run as root, so root starts it as the user ``nobody``, in a folder of that user's; pytest's own are closed
+to it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import secrets
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -22,8 +24,8 @@ USER = "nobody"
 class Postgres:
     """A server with a database ``sparkdl``. ``stop`` ends it at once, ``start`` goes on with the same data and port."""
 
-    def __init__(self, folder: Path, jars: Path) -> None:
-        self.folder, self.password = Path(folder), secrets.token_hex(8)
+    def __init__(self, jars: Path) -> None:
+        self.folder, self.password = Path(tempfile.mkdtemp(prefix="sparkdl-postgres-")), secrets.token_hex(8)
         (self.port,) = kafka.free_ports(1)
         self._unpack(jars)
         (self.folder / "password").write_text(self.password)
@@ -44,9 +46,6 @@ class Postgres:
         user = pwd.getpwnam(USER)
         for path in (self.folder, *self.folder.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-        for parent in self.folder.parents:  # of pytest, which makes them for one's own eyes
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
 
     def _run(self, program: str, *arguments: str) -> None:
         user = pwd.getpwnam(USER) if os.getuid() == 0 else None

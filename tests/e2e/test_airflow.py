@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV, LOCK, UV = ROOT / ".venv/airflow", ROOT / "locks/airflow.txt", ROOT / ".venv/tools/bin/uv"
 DAG, DAY = "sparkdl_nightly", "2026-11-20"
 
-pytestmark = pytest.mark.skipif(pyspark.__version__ < "4", reason="Airflow is tried on the newest lane")
+pytestmark = [
+    pytest.mark.skipif(pyspark.__version__ < "4", reason="Airflow is tried on the newest lane"),
+    pytest.mark.timeout(900),  # the first to run installs it
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,6 @@ def set_up() -> None:
         stamp.write_text(key)
 
 
-@pytest.mark.timeout(900)
 def test_a_night_is_scored_once(airflow, tmp_path):
     """`airflow dags test DAG DATE`: the slot of that date, by a real spark-submit; once more changes nothing."""
     rows = digits.table().slice(0, 100)

@@ -31,8 +31,8 @@ MANIFEST = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = postgres.Postgres(tmp_path_factory.mktemp("postgres"), kafka.require_jars("postgres"))
+def server():
+    made = postgres.Postgres(kafka.require_jars("postgres"))
     yield made.start()
     made.close()
 
