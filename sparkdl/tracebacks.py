@@ -24,11 +24,12 @@ _LIBRARY = re.compile(
     r"(?:site-packages|dist-packages|\.zip)/(?:pyspark|py4j|sparkdl|torch|IPython|ipykernel)/|/zeppelin_python\.py$|/pyspark\.zip/|"
     r"/lib/python3\.\d+/(?!site-packages/|dist-packages/)"
 )
-_JVM = re.compile(r"\s*(?:at [\w.$/]+[.(<].*\(.*\)|\.\.\. \d+ more|Driver stacktrace:|Caused by: .*)\s*$")
+_JVM = re.compile(r"\s*(?:at [\w.$/]+[.(<].*\(.*\)|\.\.\. \d+ more|Driver stacktrace:)\s*$")
+_CAUSE = re.compile(r"\s*Caused by: ([\w.$]+)(?:: (.+))?$")
 _HEAD = "Traceback (most recent call last):"
 _MOST_LINES = 60
 _WHOLE = "The whole of it: print(sparkdl.tracebacks.last_error()); always: SPARKDL_TRACEBACK=full in the environment."
-_CANCELLED = "KeyboardInterrupt: the paragraph was cancelled, and its Spark jobs with it"
+_CANCELLED = "KeyboardInterrupt: the paragraph was cancelled"
 
 _last = ""
 
@@ -41,14 +42,16 @@ def last_error() -> str:
 def shortened(error: BaseException) -> str:
     """The user's frames, the error's words and those of its causes in which the user has a frame; at most 60 lines."""
     chain = list(_chain(error))
-    if any(isinstance(one, KeyboardInterrupt) for one in chain):
-        own = _without_libraries(traceback.format_exception(error, chain=False))
-        lines = [*(line for line in own if line.startswith(("Traceback", "  "))), _CANCELLED]
+    lines = _without_libraries(traceback.format_exception(error, chain=False))
+    cancelled = any(isinstance(one, KeyboardInterrupt) for one in chain)
+    if isinstance(error, KeyboardInterrupt) or (cancelled and _is_stumble(error)):
+        lines = [*(line for line in lines if line.startswith(("Traceback", "  "))), _CANCELLED]
     else:
-        lines = _without_libraries(traceback.format_exception(error, chain=False))
         for cause in chain[1:]:
             block = _without_libraries(traceback.format_exception(cause, chain=False))
-            if any(_FRAME.match(line) for line in block):
+            if isinstance(cause, KeyboardInterrupt):
+                lines += ["", "because of", _CANCELLED]
+            elif any(_FRAME.match(line) for line in block):
                 lines += ["", "because of", *block]
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES // 2], "…", *lines[-_MOST_LINES // 2 :]]
@@ -66,7 +69,7 @@ def shorten_in_zeppelin() -> None:
         main.traceback = readable
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None:
-        shell.set_custom_exc((Exception,), _show_in_ipython)
+        _shorten_in_ipython(shell)
 
 
 def _format_exc(limit: int | None = None, chain: bool = True) -> str:
@@ -76,16 +79,21 @@ def _format_exc(limit: int | None = None, chain: bool = True) -> str:
     return _told(error, whole) if error is not None and _is_shortened(error) else whole
 
 
-def _show_in_ipython(
-    shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: int | None = None
-) -> list[str]:
-    """IPython's handler of errors, which shows them itself."""
-    if not _is_shortened(error):
+def _shorten_in_ipython(shell: Any) -> None:
+    """Show errors in place of IPython, or of the handler that the user has set for them, which gets the others."""
+    kinds, theirs = shell.custom_exceptions, shell.CustomTB
+
+    def show(shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: int | None = None) -> list[str]:
+        if _is_shortened(error):
+            lines = _told(error, "".join(traceback.format_exception(error))).splitlines()
+            shell._showtraceback(kind, error, lines)
+            return lines
+        if isinstance(error, kinds):
+            return list(theirs(kind, error, trace, tb_offset=tb_offset) or [])
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return []
-    lines = _told(error, "".join(traceback.format_exception(error))).splitlines()
-    shell._showtraceback(kind, error, lines)
-    return lines
+
+    shell.set_custom_exc((Exception, KeyboardInterrupt, *kinds), show)
 
 
 def _told(error: BaseException, whole: str) -> str:
@@ -112,8 +120,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+def _is_stumble(error: BaseException) -> bool:
+    """True for what Py4J itself fails of, as it does when it is interrupted while it waits for the JVM."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        type(error).__name__ != "Py4JJavaError"
+        and bool(frames)
+        and "/py4j/" in frames[-1].filename.replace(os.sep, "/")
+    )
+
+
 def _without_libraries(parts: list[str]) -> list[str]:
-    """The lines of a traceback, without frames of libraries and of the JVM, also in what a worker said."""
+    """The lines of a traceback, without frames of libraries and of the JVM, also in what a worker said; the JVM's causes stay."""
     kept: list[str] = []
     hidden: int | None = None  # indentation of a frame that is left out, whose source lines follow
     for line in "".join(parts).splitlines():
@@ -123,7 +141,7 @@ def _without_libraries(parts: list[str]) -> list[str]:
             hidden = len(frame[1]) if library else None
         elif hidden is not None and len(line) - len(line.lstrip()) <= hidden:
             hidden = None
-        if hidden is None and not _JVM.match(line):
+        if hidden is None and not _JVM.match(line) and not _is_known(line, kept):
             kept.append(line)
     heads = [line.strip() == _HEAD for line in kept]
     return [
@@ -131,3 +149,9 @@ def _without_libraries(parts: list[str]) -> list[str]:
         for line, is_head, after in zip(kept, heads, [*kept[1:], ""], strict=True)
         if not is_head or _FRAME.match(after)
     ]
+
+
+def _is_known(line: str, before: list[str]) -> bool:
+    """True for a cause in the JVM whose words were there already."""
+    cause = _CAUSE.match(line)
+    return cause is not None and any((cause[2] or cause[1]) in earlier for earlier in before)

@@ -14,7 +14,8 @@ JVM = (
     "An error occurred while calling o65.collectToPython.\n: org.apache.spark.SparkException: Job aborted due to stage failure: "
     "Task 0 in stage 3.0 failed 1 times\nDriver stacktrace:\n"
     + "\tat org.apache.spark.scheduler.DAGScheduler.$anonfun$abortStage$2(DAGScheduler.scala:2972)\n" * 150
-    + "Caused by: java.io.IOException: gone\n\t... 12 more\n"
+    + "Caused by: org.apache.spark.SparkException: Task 0 in stage 3.0 failed 1 times\n\tat org.apache.spark.A.b(A.scala:1)\n"
+    + "Caused by: java.io.IOException: No space left on device\n\t... 12 more\n"
 )
 
 
@@ -42,7 +43,9 @@ def test_the_jvms_stack_is_left_out_of_an_error_of_sparks_own():
     told = tracebacks.shortened(RuntimeError(JVM))
     assert "Job aborted due to stage failure: Task 0" in told
     assert "DAGScheduler" not in told
-    assert "Caused by" not in told
+    assert "more" not in told
+    causes = [line for line in told.splitlines() if line.startswith("Caused by")]
+    assert causes == ["Caused by: java.io.IOException: No space left on device"]  # the other one was told already
 
 
 def test_frames_of_the_user_stay_and_those_of_libraries_go():
@@ -100,15 +103,34 @@ def test_a_traceback_of_libraries_alone_leaves_no_head():
 
 
 def test_a_cancelled_paragraph_says_so_however_pyspark_stumbles_over_it():
+    names = {}
+    exec(
+        compile("def stumble():\n    None.shutdown_socket()\n", "/x/site-packages/py4j/java_gateway.py", "exec"), names
+    )
+
     def fail():
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
-            None.shutdown_socket()  # as Py4J does
+            names["stumble"]()
+
+    for error in (raised(fail), KeyboardInterrupt()):
+        told = tracebacks.shortened(error)
+        assert "KeyboardInterrupt: the paragraph was cancelled" in told
+        assert "AttributeError" not in told
+
+
+def test_an_error_while_the_paragraph_was_cancelled_keeps_its_words():
+    def fail():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ValueError("could not clean up the table t_7")  # noqa: B904
 
     told = tracebacks.shortened(raised(fail))
-    assert "KeyboardInterrupt: the paragraph was cancelled" in told
-    assert "shutdown_socket" not in told.split("KeyboardInterrupt")[1]
+    assert told.index("ValueError: could not clean up the table t_7") < told.index(
+        "KeyboardInterrupt: the paragraph was cancelled"
+    )
 
 
 def test_no_more_than_60_lines():
@@ -155,6 +177,32 @@ def test_other_errors_and_all_errors_where_asked_are_as_ever(environment):
     assert "last_error()" not in told
     assert "Traceback (most recent call last)" in told
     assert "LAST False" in told
+
+
+IPYTHON = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.set_custom_exc((ZeroDivisionError,), lambda shell, kind, *rest, tb_offset=None: print("THEIRS", kind.__name__))
+from sparkdl import tracebacks
+tracebacks._shorten_in_ipython(shell)
+shell.run_cell("{cell}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "said", "most"),
+    [
+        ("1 / 0", "THEIRS ZeroDivisionError", 1),
+        ("import sparkdl; raise sparkdl.SparkdlError('bad')", "SparkdlError: bad", 6),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt: the paragraph was cancelled", 5),
+        ("int('x')", "ValueError", 20),
+    ],
+)
+def test_ipython_shows_ours_in_short_and_the_rest_as_it_did(cell, said, most):
+    code = IPYTHON.format(cell=cell)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said in done.stdout
+    assert len(done.stdout.splitlines()) <= most
 
 
 def test_outside_zeppelin_nothing_changes():
