@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sparkdl.errors import InvalidParamError, LedgerError, SparkdlError
+from sparkdl.errors import InvalidParamError, SparkdlError
 
 if TYPE_CHECKING:
     from sparkdl.slots.entry import Entry
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         ledgers = _ledgers(args)
         if args.rebuild:
             _rebuild(args, ledgers[0])
-        found = [(ledger, entry) for ledger in ledgers for entry in _chosen(args, ledger)]
+        found = _chosen(args, ledgers)
     except SparkdlError as error:
         print(error, file=sys.stderr)
         return status.of(error)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ledgers(args: argparse.Namespace) -> list[Ledger]:
-    """Of each output. Raises ConfError, InvalidParamError, LedgerError."""
+    """Of each output. Raises ConfError, InvalidParamError."""
     from sparkdl import conf as confs
     from sparkdl import store
     from sparkdl.interop.common import needed
@@ -61,13 +61,13 @@ def _ledgers(args: argparse.Namespace) -> list[Ledger]:
     from sparkdl.slots.ledger import Ledger, url_of
 
     if args.conf_file:
-        conf = confs.load(confs.ScoreBatchConf, args.conf_file)
+        conf = confs.filled(confs.load(confs.ScoreBatchConf, args.conf_file))
         if conf.slot is None:
             raise InvalidParamError(
                 f"{args.conf_file} is of one table; only slots have a ledger", param="--conf-file", value=args.conf_file
             )
         output = store.absolute(conf.output)
-        found = [Ledger(url_of(confs.filled(conf.ledger), output), output)]
+        found = [Ledger(url_of(conf.ledger, output), output)]
     elif args.rebuild:
         raise InvalidParamError(
             "--rebuild reads the output's tables, so it takes the conf that names the output: --conf-file",
@@ -77,8 +77,11 @@ def _ledgers(args: argparse.Namespace) -> list[Ledger]:
     else:
         found = [Ledger(args.ledger, "")]
     if not args.rebuild and not found[0].is_there:
-        raise LedgerError(
-            f"there is no ledger at {found[0].url} yet: score_batch makes it, or runs --rebuild", ledger=found[0].url
+        param, value = ("--conf-file", args.conf_file) if args.conf_file else ("--ledger", found[0].url)
+        raise InvalidParamError(
+            f"there is no ledger at {found[0].url} yet: score_batch makes it, or runs --rebuild",
+            param=param,
+            value=value,
         )
     return found if args.conf_file else [Ledger(args.ledger, output) for output in found[0].outputs()]
 
@@ -90,23 +93,24 @@ def _rebuild(args: argparse.Namespace, ledger: Ledger) -> None:
     from sparkdl import store
     from sparkdl.slots.rebuild import rebuild
 
-    output = store.absolute(confs.load(confs.ScoreBatchConf, args.conf_file).output)
+    output = store.absolute(confs.filled(confs.load(confs.ScoreBatchConf, args.conf_file)).output)
     done = asdict(rebuild(ledger, output))
     told = ", ".join(f"{len(slots)} {what}" for what, slots in done.items())
     print(f"the ledger {ledger.url} was made again from {store.shown(output)!r}: {told}", file=sys.stderr)
 
 
-def _chosen(args: argparse.Namespace, ledger: Ledger) -> list[Entry]:
+def _chosen(args: argparse.Namespace, ledgers: list[Ledger]) -> list[tuple[Ledger, Entry]]:
     """Raises InvalidParamError for a slot that is not there."""
     from sparkdl.errors import did_you_mean
 
-    found = ledger.entries()
-    if args.slot and args.slot not in found:
+    found = [(ledger, entry) for ledger in ledgers for entry in ledger.entries().values()]
+    known = sorted({entry.slot for _, entry in found})
+    if args.slot and args.slot not in known:
         raise InvalidParamError(
-            f"the ledger has no slot {args.slot!r}{did_you_mean(args.slot, found)}", param="--slot", value=args.slot
+            f"the ledger has no slot {args.slot!r}{did_you_mean(args.slot, known)}", param="--slot", value=args.slot
         )
-    chosen = [found[args.slot]] if args.slot else list(found.values())
-    return [entry for entry in chosen if not args.failed or _state(entry) in ("failed", "died")]
+    chosen = [(ledger, entry) for ledger, entry in found if args.slot in (None, entry.slot)]
+    return [(ledger, entry) for ledger, entry in chosen if not args.failed or _state(entry) in ("failed", "died")]
 
 
 def _state(entry: Entry) -> str:

@@ -72,9 +72,9 @@ def leave(sink: str, token: str) -> None:
         remove(sink, token)
 
 
-def take_over(sink: str, token: str, key: str) -> None:
+def take_over(sink: str, token: str, key: str | None) -> None:
     """Fence off the holders of smaller tokens, put back a table that one of them had renamed when it died, and take up what
-    they had finished of the table of this key. Only for whoever has the lease of this token.
+    they had finished of the table of this key, if any. Only for whoever has the lease of this token.
 
     Raises StoreError if the lease was taken over meanwhile.
     """
@@ -85,15 +85,20 @@ def take_over(sink: str, token: str, key: str) -> None:
     left = list(_taken(mine))
     for folder in left:
         _put_back(folder, sink)
+    if key is not None:
+        _take_up(left, key, mine)
+    for name in store.names(mine):
+        if name.startswith(_TAKEN):
+            store.delete(store.join(mine, name))
+
+
+def _take_up(left: list[str], key: str, mine: str) -> None:
     staged = [store.join(folder, key) for folder in left if _is_planned(store.join(folder, key))]
     if staged and not store.exists(store.join(mine, key)):
         store.move(max(staged, key=_finished), store.join(mine, key))
     for name in store.names(store.join(mine, key)):
         if name in ("work", staging.FAILED):
             store.delete(store.join(mine, key, name))
-    for name in store.names(mine):
-        if name.startswith(_TAKEN):
-            store.delete(store.join(mine, name))
 
 
 def _take(sink: str, other: str, mine: str) -> None:

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparkdl.errors import LeaseLostError, LedgerError
+from sparkdl.errors import LeaseLostError, SparkdlError
 from sparkdl.score import fence
+from sparkdl.slots import manifest
 from sparkdl.slots.entry import Entry
 from sparkdl.slots.ledger import Ledger
 
@@ -59,7 +60,7 @@ class Lease:
         while not self._over.wait(self.seconds / BEATS) and not self._lost:
             try:
                 self._beat()
-            except LedgerError as error:
+            except SparkdlError as error:
                 logger.warning("slot %s: its lease could not be prolonged, and is tried again: %s", self.slot, error)
 
     def _beat(self) -> None:
@@ -77,7 +78,8 @@ def asked_for(
 
     The holder is made first: whoever has a later lease finds it. Raises StoreError, LedgerError.
     """
-    known = [fence.number(token) for token in fence.tokens(sink)]
+    found = manifest.of(sink)
+    known = [fence.number(token) for token in (*fence.tokens(sink), *([found["token"]] if found else []))]
     token = f"{max([seen.number if seen else 0, *known]) + 1}-{uuid.uuid4().hex[:8]}"
     fence.make(sink, token)
     # If the ledger is lost here nobody knows whether it was given; if it was it runs out, and the next run finds the holder.

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, not_, select, update
+from sqlalchemy import Connection, and_, case, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from sparkdl import store
 from sparkdl.errors import InvalidParamError, LedgerError
@@ -42,17 +42,18 @@ def url_of(ledger: str | None, output: str) -> str:
 class Ledger:
     """At ``url``, of the slots of one output. Raises InvalidParamError for a URL that is none.
 
-    All that reads or writes raises LedgerError if the database cannot be reached, after ``TRIES``. Times are the
-    database's, so that machines whose clocks differ agree on when a lease is over.
+    All that reads or writes raises LedgerError if the database cannot be reached or is busy, after ``TRIES``, and
+    InvalidParamError if it is no ledger, or may not be used. Times are the database's, so that machines whose clocks differ
+    agree on when a lease is over.
     """
 
     def __init__(self, url: str, output: str) -> None:
         self.url, self.output = store.shown(url), store.canonical(output)
         self._secrets = store.secrets_of(url)
         found = tables.checked_url(url)
-        self._file = str(found.database) if found.get_backend_name() == "sqlite" else None
+        self._file = os.path.abspath(str(found.database)) if found.get_backend_name() == "sqlite" else None
         if self._file is not None:
-            found = found.set(database=os.path.abspath(self._file))
+            found = found.set(database=self._file)
         self._engine = tables.engine(found)
         self._insert: Any = sqlite.insert if self._file is not None else postgresql.insert
 
@@ -63,11 +64,17 @@ class Ledger:
 
     def make(self) -> None:
         """Its tables, unless they are there."""
-        if self._file is not None and self._file.endswith(FILE):
+        if self._file is not None:
+            folder = os.path.dirname(self._file)
             try:
-                os.makedirs(os.path.dirname(self._file), exist_ok=True)
+                if self._file.endswith(FILE):
+                    os.makedirs(folder, exist_ok=True)
+                if not os.access(folder, os.W_OK):
+                    raise PermissionError(f"there is no folder {folder!r} that this process may write")
             except OSError as error:
-                raise LedgerError(f"the ledger {self.url} cannot be made: {error}", ledger=self.url) from error
+                raise InvalidParamError(
+                    f"'ledger': {self.url} cannot be made: {error}", param="ledger", value=self.url
+                ) from error
         self._tried(lambda: tables.make(self._engine))
 
     def entries(self) -> dict[str, Entry]:
@@ -153,7 +160,7 @@ class Ledger:
                     .values(expires=now + seconds, **told)
                 )
                 if connection.execute(taken).rowcount != 1:  # it may have been the try before, whose answer was lost
-                    found = connection.execute(select(SLOTS.c.token).where(*self._is(slot))).scalar_one()
+                    found = connection.execute(select(SLOTS.c.token).where(*self._is(slot))).scalar_one_or_none()
                     return bool(found == token)
                 lost = update(ATTEMPTS).where(ATTEMPTS.c.output == self.output, ATTEMPTS.c.slot == slot)
                 connection.execute(lost.where(ATTEMPTS.c.state == SCORING).values(state=LOST, ended=now))
@@ -203,7 +210,9 @@ class Ledger:
         again."""
         number = int(str(manifest.get("token", "0")).partition("-")[0])
         told = {"state": DONE, "rescore": False, "problem": None, "owner": "", "expires": 0.0, **of_table(manifest)}
-        new = {"number": number, "token": str(manifest.get("token", "")), "since": number}
+        told["token"] = str(manifest.get("token", ""))
+        new = {"number": number, "since": number}
+        grown = case((SLOTS.c.number < number, number), else_=SLOTS.c.number)  # a token does not come twice
 
         def write() -> bool:
             with self._writing() as connection:
@@ -213,17 +222,19 @@ class Ledger:
                     return True
                 free = update(SLOTS).where(*self._is(slot), SLOTS.c.expires <= self._now(connection))
                 due = and_(SLOTS.c.rescore, SLOTS.c.since > number)
-                return connection.execute(free.where(not_(due)).values(**told)).rowcount == 1
+                return connection.execute(free.where(not_(due)).values(number=grown, **told)).rowcount == 1
 
         return self._tried(write)
 
     def forget(self, slot: str) -> bool:
-        """Remove the entry of a slot whose table is gone, unless somebody works on it."""
+        """What is told of a slot whose table is gone, but for the number of its last token; unless somebody works on it."""
+        empty = {column.name: None for column in SLOTS.c if column.nullable}
+        new = {"state": NEW, "token": "", "rescore": False, "owner": "", "expires": 0.0}
 
         def write() -> bool:
             with self._writing() as connection:
-                free = delete(SLOTS).where(*self._is(slot), SLOTS.c.expires <= self._now(connection))
-                return connection.execute(free).rowcount == 1
+                free = update(SLOTS).where(*self._is(slot), SLOTS.c.expires <= self._now(connection))
+                return connection.execute(free.values(**empty, **new)).rowcount == 1
 
         return self._tried(write)
 
@@ -246,9 +257,10 @@ class Ledger:
             yield connection
 
     def _tried(self, step: Callable[[], Any]) -> Any:
-        """What the step gives, tried again while the database cannot be reached. Raises LedgerError."""
+        """What the step gives, tried again while the database cannot be reached or is busy. Raises LedgerError if it stays so,
+        InvalidParamError for what trying again does not mend."""
         again = Retrying(
-            retry=retry_if_exception_type((OperationalError, InterfaceError)),
+            retry=retry_if_exception(tables.may_pass),
             stop=stop_after_attempt(TRIES),
             wait=wait_exponential(multiplier=0.5),
             reraise=True,
@@ -258,10 +270,15 @@ class Ledger:
         except SQLAlchemyError as error:
             told = str(error.orig) if isinstance(error, DBAPIError) else str(error)
             told = store.hushed(" ".join(told.split()), self._secrets)
-            raise LedgerError(
-                f"the ledger {self.url} cannot be read or written: {told}; nothing is lost, run it again when it can",
-                ledger=self.url,
-            ) from (None if self._secrets else error)
+            cause = None if self._secrets else error
+            if tables.may_pass(error):
+                raise LedgerError(
+                    f"the ledger {self.url} cannot be read or written: {told}; nothing is lost, run it again when it can",
+                    ledger=self.url,
+                ) from cause
+            raise InvalidParamError(
+                f"'ledger': {self.url} cannot be used: {told}", param="ledger", value=self.url
+            ) from cause
 
 
 def _owner(run: str) -> str:

@@ -21,6 +21,12 @@ def of(sink: str) -> Told | None:
     return found if isinstance(found, dict) and found.keys() >= _OF_A_SLOT else None
 
 
+def whole(sink: str) -> Told | None:
+    """As ``of``; None also if the table lacks a file."""
+    found = of(sink)
+    return None if found is None or missing(sink, found) else found
+
+
 def below(output: str) -> Iterator[tuple[str, Told]]:
     """Of all slots' tables in the output: the URI of each, and what it says."""
     for name in sorted(store.names(output)):

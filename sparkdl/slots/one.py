@@ -73,29 +73,27 @@ class Work:
 
     def _scored(self, slot: Slot, lease: Lease) -> ScoredTable:
         entry = self.ledger.entry(slot.name)
-        sink, since, rescore = sink_of(self.conf, slot), entry.since if entry else 0, bool(entry and entry.rescore)
+        sink, rescore = sink_of(self.conf, slot), bool(entry and entry.rescore)
+        since = entry.since if entry and rescore else 0
         given = late.identity(slot.source(self.conf.source))  # before the source is opened: what comes later is late
-        if given is None:
+        if given is None and _committed(sink, since) is None:  # by a run that was killed before it told the ledger
             raise missing(self.conf, slot)
-        job = self._job(slot, sink, given, overwrite=rescore)
+        job = self._job(slot, sink, given, overwrite=rescore) if given else None
 
         def guard() -> None:
             self.guard()
             lease.check()
 
-        place = Staging(sink, job.key, token=lease.token)
         lease.check()
-        fence.take_over(sink, lease.token, job.key)
-        found = manifest.of(sink)
-        if (
-            found is not None
-            and fence.number(found["token"]) >= (since if rescore else 0)
-            and not manifest.missing(sink, found)
-        ):
+        fence.take_over(sink, lease.token, job.key if job else None)
+        found = _committed(sink, since)
+        if found is not None:
             fence.remove(sink, lease.token)
             done = ScoredTable.from_json(found["told"], uri=sink, seconds=0.0, already=True)
+        elif job is None:
+            raise missing(self.conf, slot)
         else:
-            done = self._made(replace(job, guard=guard), place)
+            done = self._made(replace(job, guard=guard), Staging(sink, job.key, token=lease.token))
             found = manifest.of(sink)
         if found is None or not self.ledger.done(slot.name, lease.token, found):
             raise lease.lost()
@@ -112,7 +110,8 @@ class Work:
         source = sources.opened(self.spark, slot.source(conf.source))
         layout = Layout.checked(conf.partitionBy, conf.rowGroupSize, conf.compression)
         made = jobs.checked(source, self.model.torch, sink, conf.columns, layout, overwrite=overwrite)
-        taken = [field["name"] for field in made.told["fields"] if field["name"].lower() in slot.columns]
+        folders = [column.lower() for column in slot.columns]
+        taken = [field["name"] for field in made.told["fields"] if field["name"].lower() in folders]
         if taken:
             raise InvalidParamError(
                 f"the scored table has a column {taken[0]!r}, which is also what the folders of slots are called by "
@@ -128,6 +127,12 @@ class Work:
             "started": time.time(),
         }
         return replace(made, about=about)
+
+
+def _committed(sink: str, since: int) -> Told | None:
+    """The manifest of the slot's table, if it is whole and a token made it that is not smaller than ``since``."""
+    found = manifest.whole(sink)
+    return found if found is not None and fence.number(found["token"]) >= since else None
 
 
 def sink_of(conf: ScoreBatchConf, slot: Slot) -> str:

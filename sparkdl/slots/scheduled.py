@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import session, store
-from sparkdl.conf import filled
 from sparkdl.errors import LeaseLostError, LedgerError, OverlapError, SparkdlError
 from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
@@ -53,10 +52,11 @@ class Schedule:
             source = slot.source(conf.source)
             if store.overlap(source, output):
                 raise OverlapError(
-                    f"slot {slot.name}: its input {source!r} and the output {output!r} lie in one another; choose another output",
-                    uri=output,
+                    f"slot {slot.name}: its input {store.shown(source)!r} and the output {store.shown(output)!r} lie in one "
+                    "another; choose another output",
+                    uri=store.shown(output),
                 )
-        self.ledger = Ledger(url_of(filled(conf.ledger), output), output)
+        self.ledger = Ledger(url_of(conf.ledger, output), output)
         self.ended: Counter[str] = Counter()
         self.statuses: list[int] = []
         self._again = list(slots) if rescore else []
@@ -75,16 +75,20 @@ class Schedule:
         now = late.identity(slot.source(self.conf.source))
         found = self._scored(slot, state)
         if found is None or self.rescore:
-            if now is None:
+            # a run may have been killed between its commit and the ledger: whoever has the lease looks at the table again
+            is_due = now is not None or (not self.rescore and manifest.whole(one.sink_of(self.conf, slot)) is not None)
+            if not is_due:
                 self._missing(slot)
-            return now is not None
+            return is_due
         changed = late.difference(found["input"], now)
         if changed and now is not None and self.conf.lateInput == "rescore":
             self._tell("late input", slot, f"its input changed after it was scored, so it is scored again: {changed}")
             self._again.append(slot)
             return True
         self._already(slot, f"is there already, scored by run {found['run']}")
-        if changed:
+        if changed and now is None:
+            self._tell("input gone", slot, "the files that it was scored from are gone")
+        elif changed:
             self.ended[LATE] += 1
             how = "--rescore, or lateInput: rescore, scores it again"
             self._warn("late input", slot, f"its input changed after it was scored: {changed}; {how}")
@@ -121,10 +125,10 @@ class Schedule:
                 self._all()
             except LedgerError as error:
                 self.statuses.append(status.TRY_AGAIN)
-                self.run.tell("ledger", str(error))
+                self.run.tell_error("ledger", str(error))
         ended = next(each for each in _WORST if each in (*self.statuses, status.DONE))
         told = ", ".join(f"{count:,} {what}" for what, count in self.ended.items()) or "nothing was done"
-        self.run.show(f"slots: {told}", output=self.conf.output, status=ended, slots=dict(self.ended))
+        self.run.show(f"slots: {told}", output=store.shown(self.conf.output), status=ended, slots=dict(self.ended))
         return ended
 
     def _all(self) -> None:
@@ -165,8 +169,8 @@ class Schedule:
         if self.rescore or entry is None or entry.state != DONE:
             return False
         sink = one.sink_of(self.conf, slot)
-        found = manifest.of(sink)
-        if found is None or manifest.missing(sink, found):
+        found = manifest.whole(sink)
+        if found is None:
             return False
         if slot in self._again and late.difference(found["input"], late.identity(slot.source(self.conf.source))):
             return False

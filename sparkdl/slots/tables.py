@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
 from typing import Any
 
 from sqlalchemy import (
@@ -22,7 +24,7 @@ from sqlalchemy import (
     inspect,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
@@ -31,8 +33,17 @@ from sparkdl.errors import InvalidParamError
 
 DIALECTS = ("sqlite", "postgresql")
 BUSY_S = 10  # how long SQLite waits for another process's transaction
-CONNECT_S = 5  # how long PostgreSQL may take to answer
+CONNECT_S = 5  # how long PostgreSQL may take to let one in
+LOCK_S = 10  # how long it waits for another's lock on a row
+STATEMENT_S = 20  # how long it may work on a statement
+SILENT_S = 30  # after which a server that is not heard of is taken as gone
 WRITES = "sparkdl_writes"  # an option of a connection
+_SQLITE_PASSES = re.compile("locked|unable to open database file|disk I/O error|disk is full")
+# connection lost, serialization and deadlock, no resources, lock not to be had, shut down or cancelled, system error
+_POSTGRES_PASSES = ("08", "40", "53", "55P03", "57", "58")
+_REFUSED = re.compile(
+    "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|permission denied"
+)
 _tables = MetaData()
 SLOTS = Table(
     "sparkdl_slots",
@@ -97,7 +108,7 @@ def engine(url: URL) -> Engine:
     """A connection each time: nothing to go stale, nothing shared after a fork. Raises InvalidParamError for a driver that
     is not installed."""
     is_sqlite = url.get_backend_name() == "sqlite"
-    waits = {"timeout": BUSY_S} if is_sqlite else {"connect_timeout": CONNECT_S}
+    waits = {"timeout": BUSY_S} if is_sqlite else _waits(url)
     try:
         made = create_engine(url, poolclass=NullPool, connect_args=waits, hide_parameters=True)
     except ModuleNotFoundError as error:
@@ -111,6 +122,33 @@ def engine(url: URL) -> Engine:
         event.listen(made, "connect", _without_begin)
         event.listen(made, "begin", _begin)
     return made
+
+
+def _waits(url: URL) -> dict[str, Any]:
+    """Of libpq: nothing waits for ever, whatever became of the server, the way to it, or the owner of a lock."""
+    limits = f"-c lock_timeout={int(LOCK_S * 1000)} -c statement_timeout={int(STATEMENT_S * 1000)}"
+    return {
+        "connect_timeout": CONNECT_S,
+        "options": f"{limits} {url.query.get('options', '')}".strip(),
+        "tcp_user_timeout": SILENT_S * 1000,
+        "keepalives_idle": SILENT_S // 3,
+        "keepalives_interval": SILENT_S // 6,
+        "keepalives_count": 4,
+    }
+
+
+def may_pass(error: BaseException) -> bool:
+    """True of an error that trying again may mend: the database is away, or busy, or its disk is full."""
+    if not isinstance(error, DBAPIError):
+        return False
+    told = error.orig
+    if isinstance(told, sqlite3.Error):
+        return _SQLITE_PASSES.search(str(told)) is not None
+    code = getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)
+    if code is not None:
+        return str(code).startswith(_POSTGRES_PASSES)
+    # before there is a connection libpq tells no code
+    return isinstance(error, (OperationalError, InterfaceError)) and _REFUSED.search(str(told)) is None
 
 
 def _without_begin(connection: Any, _: Any) -> None:

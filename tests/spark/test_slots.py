@@ -453,7 +453,7 @@ def test_a_dry_run_tells_what_is_due_and_writes_nothing(lake, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["--ledger", "sqlite:////no/such/file"], 75, "there is no ledger at sqlite:////no/such/file yet"),
+        (["--ledger", "sqlite:////no/such/file"], 2, "there is no ledger at sqlite:////no/such/file yet"),
         (["--ledger", "nonsense"], 2, "'ledger' must be"),
         (["--ledger", "sqlite:////no/such/file", "--rebuild"], 2, "--rebuild reads the output's tables"),
         (["--conf-file", "/no/such/conf"], 2, "there is no conf at '/no/such/conf'"),
