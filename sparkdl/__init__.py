@@ -1,7 +1,7 @@
 """Train and apply PyTorch models without leaving Spark.
 
 Public names come from here; everything else may change. They are imported when first used, so that
-``python -m sparkdl doctor`` works where Spark or torch does not.
+``python -m sparkdl doctor`` works where Spark or torch does not. A job in a program of one's own: ``sparkdl.jobs.main``.
 """
 
 from __future__ import annotations

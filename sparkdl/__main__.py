@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sparkdl.jobs import JOBS
+from sparkdl import jobs
 
 # name -> (module with add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS = {
@@ -23,10 +23,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, or a job; returns its exit status."""
     told = list(sys.argv[1:] if argv is None else argv)
-    if told and told[0] in JOBS:
-        from sparkdl.jobs import command  # needs what jobs need
-
-        return command.main(told[0], told[1:])
+    if told and told[0] in jobs.JOBS:
+        return jobs.main(told[0], told[1:])
     parser = argparse.ArgumentParser(prog="python -m sparkdl")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tool = importlib.import_module(module)
         tool.add_arguments(added)
         added.set_defaults(run=tool.run)
-    for name, text in JOBS.items():
+    for name, text in jobs.JOBS.items():
         commands.add_parser(name, help=text, add_help=False)
     args = parser.parse_args(told)
     status: int = args.run(args)

@@ -1,21 +1,17 @@
-"""What all confs share: reading, checking, secrets out of the environment, and errors that name the key."""
+"""What all confs share: reading, checking, and errors that name the key."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sparkdl import store
+from sparkdl.conf import secrets
 from sparkdl.errors import ConfError, did_you_mean
-
-_FROM_ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_]\w*)\}")
-_NAMES_A_SECRET = re.compile(r"secret|password|passwd|token|credential|access.?key|jaas", re.IGNORECASE)
 
 
 class Conf(BaseModel):
@@ -33,12 +29,13 @@ def load(kind: type[C], path: str, *, changes: Sequence[str] = ()) -> C:
     changes: of single values, each ``key.key=value``, the value as YAML.
 
     A value may hold ``${env:NAME}``: it stays as it is written until ``filled``, so that no secret is in a message, and
-    it is an error here if the environment has no NAME. A key whose name is that of a secret must have such a value.
+    it is an error here if the environment has no NAME. A key whose name is that of a secret, and a password in a URI, must
+    be such a value.
     """
     content = _read(kind, path)
     for change in changes:
         _apply(kind, content, change, path)
-    _check_secrets(content, path, ())
+    secrets.check(content, path)
     try:
         return kind(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
@@ -49,13 +46,15 @@ def load(kind: type[C], path: str, *, changes: Sequence[str] = ()) -> C:
 
 def _read(kind: type[Conf], path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfError(
             f"there is no conf at {path!r}; it is looked for in {os.getcwd()}", path=path, key=None
         ) from error
     except OSError as error:
         raise ConfError(f"cannot read the conf {path!r}: {error.strerror}", path=path, key=None) from error
+    except _TwiceError as error:
+        raise ConfError(f"{path}: {error}", path=path, key=error.key) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfError(f"{path} is not YAML: {error}", path=path, key=None) from error
     if not isinstance(content, dict):
@@ -66,6 +65,26 @@ def _read(kind: type[Conf], path: str) -> dict[str, Any]:
             key=None,
         )
     return content
+
+
+class _TwiceError(Exception):
+    def __init__(self, key: str, line: int, before: int) -> None:
+        super().__init__(f"line {line}: the key {key!r} is there already, in line {before}; leave one of them out")
+        self.key = key
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML does not see to: a map has a key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                told, line = (key.tag, key.value), key.start_mark.line + 1
+                if told in lines:
+                    raise _TwiceError(key.value, line, lines[told])
+                lines[told] = line
+        return super().construct_mapping(node, deep)
 
 
 def _what(value: Any) -> str:
@@ -115,49 +134,6 @@ def schema(kind: type[Conf]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema(by_alias=True)}
 
 
-def printable(conf: Conf) -> dict[str, Any]:
-    """All values of the conf, defaults too, without secrets: ``${env:NAME}`` as it is written, passwords in URIs left out."""
-    told = _hushed(conf.model_dump(by_alias=True, exclude_none=True))
-    return dict(told)
-
-
-def _hushed(value: Any) -> Any:
-    if isinstance(value, str):
-        return store.shown(value)
-    if isinstance(value, Mapping):
-        return {key: _hushed(inner) for key, inner in value.items()}
-    return [_hushed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-def _check_secrets(value: Any, path: str, place: tuple[str, ...]) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _check_secrets(inner, path, (*place, str(key)))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for number, inner in enumerate(value):
-            _check_secrets(inner, path, (*place, str(number)))
-    elif isinstance(value, str):
-        key = ".".join(place)
-        for name in _FROM_ENVIRONMENT.findall(value):
-            if name not in os.environ:
-                raise ConfError(f"{path}:\n  {key}: the environment has no {name}; set it", path=path, key=place[0])
-        if place and _NAMES_A_SECRET.search(place[-1]) and not _FROM_ENVIRONMENT.search(value):
-            raise ConfError(
-                f"{path}:\n  {key}: a secret does not belong in a conf; write ${{env:NAME}} and set NAME",
-                path=path,
-                key=place[0],
-            )
-
-
-def filled(value: Any) -> Any:
-    """``value``, of maps, lists and texts, with every ``${env:NAME}`` replaced by what the environment has."""
-    if isinstance(value, str):
-        return _FROM_ENVIRONMENT.sub(lambda found: os.environ[found[1]], value)
-    if isinstance(value, Mapping):
-        return {key: filled(inner) for key, inner in value.items()}
-    return [filled(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
 def _explained(found: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in found["loc"])
     fields = _fields(_of_place(kind, found["loc"][:-1]))
@@ -169,7 +145,8 @@ def _explained(found: Any, kind: type[BaseModel]) -> str:
         said = f"{found['ctx']['error']}"
         return f"{key}: {said}" if key else said
     said = _EXPECTED.get(found["type"], found["msg"].removeprefix("Input "))
-    return f"{key}: {said} (got {_what(found['input'])})"
+    got = "what is not shown" if secrets.named(tuple(map(str, found["loc"]))) else _what(found["input"])
+    return f"{key}: {said} (got {got})"
 
 
 _EXPECTED = {  # pydantic's words, as a conf's author has them

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparkdl.conf.base import Conf
+from sparkdl.conf.stream import known_params
 
 
 class ScoreBatchConf(Conf):
@@ -15,7 +16,7 @@ class ScoreBatchConf(Conf):
     source: str = Field(
         description="Parquet or Delta table to score; of slots with a placeholder, as in events/day={date}, {date:%Y/%m/%d}/{hour}"
     )
-    bundle: str = Field(description="the model: a bundle's URI, or registry://NAME@ALIAS")
+    model: str = Field(description="a bundle's URI, or registry://NAME@ALIAS")
     registry: str | None = Field(None, description="the registry's URI; the session's by default")
     output: str = Field(
         description="where the scored table is written, as Parquet; of slots the folder of their tables"
@@ -27,7 +28,7 @@ class ScoreBatchConf(Conf):
     rowGroupSize: int | None = Field(None, description="rows to a row group")
     compression: str = Field("snappy", description="snappy, zstd, gzip, lz4 or none")
     overwrite: bool = Field(False, description="replace a table that is there")
-    model: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Params of TorchModel")
     maxInvalid: float | None = Field(None, ge=0, le=1, description="share of bad rows above which the job ends with 4")
     slot: Literal["day", "hour", "partition"] | None = Field(None, description="what is scored exactly once")
     partition: str | None = Field(
@@ -42,6 +43,8 @@ class ScoreBatchConf(Conf):
     lateInput: Literal["report", "rescore"] = Field(
         "report", description="what to do when a slot's input changed after it was scored"
     )
+
+    _settings = field_validator("settings")(classmethod(lambda cls, value: known_params(value)))
 
     @model_validator(mode="after")
     def _of_slots(self) -> ScoreBatchConf:

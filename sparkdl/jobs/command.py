@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 
 from sparkdl import conf as confs
+from sparkdl import notebook, session
+from sparkdl.errors import InvalidParamError, SparkdlError, did_you_mean
 from sparkdl.jobs import JOBS, log, signals, status
 from sparkdl.jobs.run import Run
 
@@ -19,19 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:
-    """Run the job of this name with these arguments (the process's by default); its exit status, see ``status``.
-
-    Bad arguments end the process with status 2, as argparse does.
-    """
+    """``sparkdl.jobs.main``."""
+    if name not in JOBS:
+        raise InvalidParamError(
+            f"there is no job {name!r}{did_you_mean(name, JOBS)}; there are {list(JOBS)}", param="name", value=name
+        )
     job: Any = importlib.import_module(f"sparkdl.jobs.{name}")
     args = _parser(name, job).parse_args(argv)
     if args.print_schema:
         print(json.dumps(confs.schema(job.CONF), indent=2))
         return status.DONE
     run = Run(name, form=args.log_format, allowed=args.allow)
-    with log.to_stderr(args.log_format, name, run.id):
+    is_alone = notebook.place() == "terminal" and not session.is_there()  # else the process is not the job's
+    with log.to_stderr(args.log_format, name, run.id, run.hushed, whole=is_alone):
         try:
-            with signals.taken(run.end):
+            with signals.taken(run.end) if is_alone else contextlib.nullcontext():
                 return _done(job, run, args)
         except KeyboardInterrupt:
             logger.warning("ended by a signal; what was finished is kept, run it again to go on")
@@ -43,11 +48,12 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _done(job: Any, run: Run, args: argparse.Namespace) -> int:
-    conf = confs.load(job.CONF, args.conf_file, changes=args.set)
+    written = confs.load(job.CONF, args.conf_file, changes=args.set)
+    run.secrets, conf = confs.secrets_of(written), confs.filled(written)
     run.name = getattr(conf, "name", None) or run.name
     if not args.dry_run:
         return int(job.start(run, conf, args))
-    told = confs.printable(conf)
+    told = confs.printable(written)
     plan = []
     if run.form == "text":
         run.show(f"# {run.job}, conf {args.conf_file}\n{yaml.safe_dump(told, sort_keys=False)}\n# plan")
@@ -65,8 +71,8 @@ def _done(job: Any, run: Run, args: argparse.Namespace) -> int:
 def _failed(error: Exception) -> int:
     found = status.of(error)
     extra = {"event": "failed", "fields": {"status": found, "kind": type(error).__name__}}
-    logger.error("%s: %s", type(error).__name__, error, extra=extra)
-    logger.debug("the job failed", exc_info=error)
+    where = None if isinstance(error, SparkdlError) else error  # of what nobody foresaw
+    logger.error("%s: %s", type(error).__name__, error, extra=extra, exc_info=where)
     return found
 
 

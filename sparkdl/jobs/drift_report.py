@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tabulate import tabulate
 
 from sparkdl import store
-from sparkdl.conf import DriftReportConf, filled
+from sparkdl.conf import DriftReportConf
 from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 
@@ -43,7 +43,7 @@ def start(run: Run, conf: DriftReportConf, args: argparse.Namespace) -> int:
     told = {
         "run": run.id,
         "time": time.time(),
-        "source": store.absolute(filled(conf.source)),
+        "source": store.shown(store.absolute(conf.source)),
         "model": conf.model,
         "digest": model.bundle.digest,
         "threshold": conf.threshold,
@@ -51,10 +51,10 @@ def start(run: Run, conf: DriftReportConf, args: argparse.Namespace) -> int:
         **done.to_json(),
     }
     if conf.json_:
-        models.write_json(conf.json_, told)
+        models.write_json(run, conf.json_, told)
     if conf.output:
         page = done.html("Drift", store.shown(conf.source), f"{conf.model} (run {run.id})")
-        store.write_bytes(filled(conf.output), page.encode())
+        store.write_bytes(conf.output, run.hushed(page).encode())
     lines = [[one.feature, one.psi, one.ks, one.p, one.rows] for one in done.features[:_SHOWN]]
     table_text = tabulate(lines, ["feature", "PSI", "KS", "p of KS", "rows"], floatfmt=("", ".3f", ".3f", ".2g", ","))
     rest = len(done.features) - len(lines)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tabulate import tabulate
 
 from sparkdl import store
-from sparkdl.conf import EvaluateConf, filled
+from sparkdl.conf import EvaluateConf
 from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 
@@ -46,14 +46,14 @@ def start(run: Run, conf: EvaluateConf, args: argparse.Namespace) -> int:
         "time": time.time(),
         "model": conf.model,
         "digest": model.bundle.digest,
-        "data": store.absolute(filled(conf.data)),
+        "data": store.shown(store.absolute(conf.data)),
         "label": conf.label,
         **done.to_json(),
         "thresholds": dict(conf.thresholds),
         "short_of": sorted(short),
     }
     if conf.output:
-        models.write_json(conf.output, told)
+        models.write_json(run, conf.output, told)
     lines = [
         [name, value, conf.thresholds.get(name), "too bad" if name in short else ""]
         for name, value in done.figures.items()

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
-from sparkdl.conf import filled
 from sparkdl.errors import SourceNotFoundError
 from sparkdl.jobs import code
 from sparkdl.jobs.run import Run
@@ -26,7 +25,7 @@ def registry(run: Run, uri: str | None, bundles: str | None = None) -> Registry:
     from sparkdl.registry.registry import Registry
 
     if uri:
-        return Registry(filled(uri), bundles=filled(bundles))
+        return Registry(uri, bundles=bundles)
     return registry_uri.default(None if os.environ.get(registry_uri.VARIABLE) else run.spark)
 
 
@@ -36,7 +35,7 @@ def model(run: Run, uri: str, settings: Mapping[str, Any], registry_at: str | No
     from sparkdl.bundle import Bundle
     from sparkdl.model import TorchModel
 
-    uri, trusted = filled(uri), code.trusted(run)
+    trusted = code.trusted(run)
     if registry_uri.is_registry_uri(uri):
         bundle = registry_uri.load(uri, registry=registry(run, registry_at), trusted=trusted)
     else:
@@ -48,13 +47,13 @@ def table(run: Run, uri: str, key: str) -> DataFrame:
     """The Parquet or Delta table that the conf's ``key`` names. Raises SourceNotFoundError."""
     from sparkdl.score import sources
 
-    if not store.exists(filled(uri)):
+    if not store.exists(uri):
         raise SourceNotFoundError(f"{key}: there is nothing at {store.shown(uri)!r}", uri=store.shown(uri))
-    return sources.opened(run.spark, filled(uri)).df
+    return sources.opened(run.spark, uri).df
 
 
-def write_json(uri: str, told: Mapping[str, Any]) -> None:
+def write_json(run: Run, uri: str, told: Mapping[str, Any]) -> None:
     """Write it whole, or not at all. NaN is null. Raises StoreError."""
     from sparkdl.stream.events import jsonable
 
-    store.write_bytes(filled(uri), (json.dumps(jsonable(told), indent=2) + "\n").encode())
+    store.write_bytes(uri, (json.dumps(run.hushed(jsonable(told)), indent=2) + "\n").encode())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sparkdl import store
 from sparkdl.bundle import Bundle
-from sparkdl.conf import BeatsConf, PublishConf, filled
+from sparkdl.conf import BeatsConf, PublishConf
 from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 from sparkdl.registry.promote import Judged, check_of, current, digest_of, promote
@@ -23,7 +23,7 @@ CONF = PublishConf
 
 def plan(run: Run, conf: PublishConf, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """What would be published as what."""
-    digest = Bundle.verify(filled(conf.bundle))
+    digest = Bundle.verify(conf.bundle)
     yield "bundle", f"{store.shown(conf.bundle)}, all digests right, {digest[:12]}"
     registry = models.registry(run, conf.registry, conf.bundles)
     yield "registry", f"{registry.uri}, models {registry.names()}"
@@ -46,7 +46,7 @@ def start(run: Run, conf: PublishConf, args: argparse.Namespace) -> int:
             run.show(f"not published: {why}", published=False, why=why)
             return status.PARTLY
     expected = {"expected": now} if conf.beats else {}
-    done = promote(registry, conf.name, filled(conf.bundle), alias=conf.alias, note=conf.note, **expected)
+    done = promote(registry, conf.name, conf.bundle, alias=conf.alias, note=conf.note, **expected)
     again = "" if done.is_new else ", as it was before"
     named = "" if not done.alias else f", {done.alias}" + (f" (before: version {done.before})" if done.before else "")
     run.show(
@@ -63,15 +63,15 @@ def start(run: Run, conf: PublishConf, args: argparse.Namespace) -> int:
 
 def _compared(conf: PublishConf, beats: BeatsConf, now: int | None, registry: Registry) -> tuple[bool, str]:
     """Whether the bundle is better than version ``now``, which the alias names, and in which words."""
-    digest = Bundle.verify(filled(conf.bundle))
-    mine = Judged.read(filled(beats.evaluation))
+    digest = Bundle.verify(conf.bundle)
+    mine = Judged.read(beats.evaluation)
     check_of(mine, digest, f"the one at {store.shown(conf.bundle)}")
     if now is None:
         return True, f"{conf.alias} names nothing yet"
     champion = digest_of(registry, conf.name, now)
     if champion == digest:
         return True, f"{conf.alias} names this bundle already"
-    other = Judged.read(filled(beats.champion))
+    other = Judged.read(beats.champion)
     check_of(other, champion, f"what {conf.alias} names, version {now},")
     gain = mine.better_by(other, beats.figure)
     told = f"{beats.figure} {mine.figures[beats.figure]:.6g}, version {now} has {other.figures[beats.figure]:.6g}"

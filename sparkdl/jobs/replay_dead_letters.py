@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 
 from sparkdl import store
-from sparkdl.conf import ReplayConf, filled
+from sparkdl.conf import ReplayConf
 from sparkdl.jobs import code, models, status
 from sparkdl.jobs.run import Run
 from sparkdl.stream import configured
@@ -21,7 +21,7 @@ def plan(run: Run, conf: ReplayConf, args: argparse.Namespace) -> Iterator[tuple
 
     model = models.model(run, conf.model, conf.settings, conf.registry)
     yield "model", f"{conf.model}, {model.signature}"
-    letters = opened(run.spark, filled(conf.deadLetter))
+    letters = opened(run.spark, conf.deadLetter)
     if letters is None:
         yield "deadLetter", f"{store.shown(conf.deadLetter)}, none there"
         return

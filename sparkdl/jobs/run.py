@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from sparkdl import conf as confs
 from sparkdl import session
 from sparkdl.jobs import signals
 
@@ -38,6 +39,7 @@ class Run:
         self.id = new_id()
         self.job, self.name, self.form, self.allowed = job, name or f"sparkdl {job}", form, tuple(allowed)
         self.told_to_end = threading.Event()
+        self.secrets: list[str] = []
         self._is_patient = False
         self._held = contextlib.ExitStack()
 
@@ -45,23 +47,33 @@ class Run:
     def spark(self) -> SparkSession:
         """The session, made when first asked for; it ends with the run, unless it was there before."""
         is_ours = not session.is_there()
-        made = session.for_job(self.name)
+        with signals.kept():
+            made = session.for_job(self.name)
         if is_ours:
             self._held.callback(made.stop)
             if not session.is_connect(made):
                 self._held.enter_context(signals.handed_on(made))
         return made
 
+    def hushed(self, value: Any) -> Any:
+        """``value``, of maps, lists and texts, without the secrets that the conf brought in."""
+        return confs.hushed(value, self.secrets)
+
     def tell(self, event: str, text: str, **fields: Any) -> None:
         """A line of the log; as JSON it has ``event`` and the fields too."""
-        logger.info(text, extra={"event": event, "fields": fields})
+        logger.info("%s", text, extra={"event": event, "fields": fields})
+
+    def tell_error(self, event: str, text: str, **fields: Any) -> None:
+        """As ``tell``, of what makes the run end badly."""
+        logger.error("%s", text, extra={"event": event, "fields": fields})
 
     def show(self, text: str, **fields: Any) -> None:
         """What the job is for, on stdout: the text, or as JSON one object with the fields and the run's id."""
         from sparkdl.stream.events import jsonable
 
         about = {"event": "result", "job": self.job, "run": self.id}
-        print(text if self.form == "text" else json.dumps(jsonable({**about, **fields, **about})), flush=True)
+        told = self.hushed(text if self.form == "text" else jsonable({**about, **fields, **about}))
+        print(told if self.form == "text" else json.dumps(told), flush=True)
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[threading.Event]:

@@ -7,17 +7,15 @@ nothing is left to score.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Iterator
 
 from sparkdl import store
-from sparkdl.conf import ScoreStreamConf, filled
+from sparkdl.conf import ScoreStreamConf
 from sparkdl.jobs import code, models, status
 from sparkdl.jobs.run import Run
 from sparkdl.stream import configured
 
 CONF = ScoreStreamConf
-logger = logging.getLogger(__name__)
 
 
 def plan(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -35,7 +33,7 @@ def plan(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> Iterator[
     check_apart(sink, dead, conf.checkpoint)
     yield "sink", f"{sink!r}, columns {[field['name'] for field in rows['fields']]}"
     yield "deadLetter", repr(dead) if dead else "none: what cannot be scored ends the query, or follows handleInvalid"
-    state = "goes on" if store.exists(filled(conf.checkpoint)) else "a new one"
+    state = "goes on" if store.exists(conf.checkpoint) else "a new one"
     yield "checkpoint", f"{store.shown(conf.checkpoint)}, {state}; trigger {conf.trigger}"
 
 
@@ -51,7 +49,7 @@ def start(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> int:
         f"scored: {done}", rows=done.rows, scored=done.scored, dead=done.dead, batches=done.batches, query=query.id
     )
     if monitor and monitor.failed:
-        logger.error("%s", monitor.failed, extra={"event": "alert"})
+        run.tell_error("alert", str(monitor.failed))
         return status.PARTLY
     return status.DONE
 

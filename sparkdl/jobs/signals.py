@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 SAME_S = 1.0  # signals that are as near to each other are one: a terminal, and systemd, send it to JVM and Python
+HANDED_ON_S = 10.0  # what the JVM hands on so soon after the first signal is the first once more: a busy JVM is slow
+_first: float | None = None  # when, of the signals that are taken
 
 
 @contextlib.contextmanager
@@ -57,23 +59,37 @@ def taken(told: Callable[[], None]) -> Iterator[None]:
         ours.close()
 
 
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Put the handlers back at the end: a SparkContext sets one of its own for SIGINT."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def _watch(numbers: socket.socket) -> None:
     """End the process at the second signal."""
-    first = None
+    global _first
     while found := numbers.recv(1):
         if found[0] not in NUMBERS:
             continue
-        if first is None:
-            first = time.monotonic()
-        elif time.monotonic() - first > SAME_S:
+        if _first is None:
+            _first = time.monotonic()
+        elif time.monotonic() - _first > SAME_S:
             os._exit(128 + found[0])
+    _first = None
 
 
 class _HandOn:
     """A sun.misc.SignalHandler: the JVM's signal becomes this process's."""
 
     def handle(self, received: Any) -> None:
-        os.kill(os.getpid(), received.getNumber())
+        if _first is None or time.monotonic() - _first > HANDED_ON_S:
+            os.kill(os.getpid(), received.getNumber())
 
     class Java:
         implements: ClassVar = ["sun.misc.SignalHandler"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import runs, session, store
-from sparkdl.conf import TrainConf, filled
+from sparkdl.conf import TrainConf
 from sparkdl.errors import BundleError, OverlapError
 from sparkdl.jobs import code, models, status
 from sparkdl.jobs.run import Run
@@ -58,7 +58,7 @@ def start(run: Run, conf: TrainConf, args: argparse.Namespace) -> int:
         metrics={**model.bundle.metrics, **figures},
         training={**model.bundle.training, "run": run.id},
     )
-    bundle.save(filled(conf.bundle), overwrite=conf.overwrite)
+    bundle.save(conf.bundle, overwrite=conf.overwrite)
     where = store.shown(conf.bundle)
     run.show(f"bundle: {where}, {bundle.digest[:12]}", bundle=where, digest=bundle.digest, metrics=dict(bundle.metrics))
     return status.DONE

@@ -1,7 +1,4 @@
-"""What a job's conf says, made: events, sinks, a query.
-
-Secrets (``${env:NAME}`` in the conf) are put in here, where the values are used, and nowhere kept.
-"""
+"""What a job's conf, ``filled``, says, made: events, sinks, a query."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
-from sparkdl.conf.base import filled
 from sparkdl.errors import SourceNotFoundError
 
 if TYPE_CHECKING:
@@ -27,10 +23,12 @@ _LOOK_EVERY_S = 0.2
 
 def events(spark: SparkSession, conf: SourceConf) -> DataFrame:
     """The streaming DataFrame. Raises SourceNotFoundError if there is no folder at its path."""
-    path = filled(conf.path)
+    path = conf.path
     if path and not any(mark in path for mark in "*?[{") and not store.exists(path):
-        raise SourceNotFoundError(f"there is nothing at {conf.path!r}, where events should arrive", uri=str(conf.path))
-    reader = spark.readStream.format(conf.format).options(**filled(conf.options))
+        raise SourceNotFoundError(
+            f"there is nothing at {store.shown(path)!r}, where events should arrive", uri=store.shown(path)
+        )
+    reader = spark.readStream.format(conf.format).options(**conf.options)
     if conf.columns:
         reader = reader.schema(conf.columns)
     return reader.load(path) if path else reader.load()
@@ -41,7 +39,7 @@ def sink(conf: SinkConf) -> Sink:
     from sparkdl import sinks
 
     made = {"parquet": sinks.Parquet, "delta": sinks.Delta, "kafka": sinks.Kafka}[conf.kind]
-    return made(**filled(conf.told))  # type: ignore[no-any-return]
+    return made(**conf.told)  # type: ignore[no-any-return]
 
 
 def payload(conf: PayloadConf) -> Payload:
@@ -58,7 +56,7 @@ def monitor(conf: MonitorConf | None, **about: Any) -> Monitor | None:
     """What watches the query; ``about`` is in each of its events. Raises InvalidParamError."""
     from sparkdl.stream.monitor import Monitor
 
-    return Monitor(about=about, **filled(conf.model_dump(exclude_none=True))) if conf else None
+    return Monitor(about=about, **conf.model_dump(exclude_none=True)) if conf else None
 
 
 def start(spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Monitor | None = None) -> ScoreQuery:
@@ -68,10 +66,10 @@ def start(spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Mon
 
     return score_stream(
         events(spark, conf.source),
-        checkpoint=filled(conf.checkpoint),
+        checkpoint=conf.checkpoint,
         deadLetter=sink(conf.deadLetter) if conf.deadLetter else None,
         trigger=conf.trigger,
-        challenger=filled(conf.challenger),
+        challenger=conf.challenger,
         share=conf.share,
         shareBy=conf.shareBy,
         trusted=trusted,
@@ -84,16 +82,16 @@ def replay(spark: SparkSession, conf: ReplayConf, trusted: Any, monitor: Monitor
     """The counts of ``replay_dead_letters``, run to its end."""
     from sparkdl.stream.replay import replay_dead_letters
 
-    told = {"checkpoint": filled(conf.checkpoint), "monitor": monitor, "trusted": trusted, **_shared(conf)}
-    return replay_dead_letters(spark, deadLetter=filled(conf.deadLetter), **told)
+    told = {"checkpoint": conf.checkpoint, "monitor": monitor, "trusted": trusted, **_shared(conf)}
+    return replay_dead_letters(spark, deadLetter=conf.deadLetter, **told)
 
 
 def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
     from sparkdl.registry.registry import Registry
 
     return {
-        "model": filled(conf.model),
-        "registry": Registry(filled(conf.registry)) if conf.registry else None,
+        "model": conf.model,
+        "registry": Registry(conf.registry) if conf.registry else None,
         "sink": sink(conf.sink),
         "settings": dict(conf.settings),
         "payload": payload(conf.payload) if conf.payload else None,
@@ -122,8 +120,12 @@ def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
     """Wait until the query ends, or until it is told to: then it ends the micro-batch that runs, and no other begins.
     Raises what the query failed with.
     """
-    while query.isActive and not told_to_end.wait(_LOOK_EVERY_S):
-        pass
+    try:
+        while query.isActive and not told_to_end.wait(_LOOK_EVERY_S):
+            pass
+    except KeyboardInterrupt:  # of a notebook, where a job takes no signals
+        query.stop()
+        raise
     if query.isActive:
         query.stop()
     else:

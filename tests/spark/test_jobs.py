@@ -10,7 +10,7 @@ import yaml
 from sklearn import metrics
 
 from sparkdl import Bundle, Registry
-from sparkdl.jobs.command import main
+from sparkdl.jobs import main
 from sparkdl.signature import Signature, TensorSpec
 
 RUN = r"\d{8}T\d{6}-[0-9a-f]{8}"
@@ -214,7 +214,7 @@ def test_drift_of_a_table_scored_or_not(spark, job, place, points, tmp_path):
     assert told["run"] in page
     assert "features[0]" in out
 
-    scored = {"source": f"{place}/table", "bundle": f"{place}/binary", "output": f"{tmp_path}/scored"}
+    scored = {"source": f"{place}/table", "model": f"{place}/binary", "output": f"{tmp_path}/scored"}
     assert job("score_batch", scored)[0] == 0
     assert job("drift_report", {**conf, "source": f"{tmp_path}/scored"})[0] == 0
     again = json.loads((tmp_path / "d.json").read_text())
@@ -308,7 +308,7 @@ def test_what_is_trained_names_its_run(spark, job, place, tmp_path, tracer):
 
 OVERLAPS = [
     ("train", {"bundle": "{place}/table/b"}, "'bundle'"),
-    ("score_batch", {"source": "{place}/table", "bundle": "{place}/binary", "output": "{place}/table/out"}, "lie in one another"),
+    ("score_batch", {"source": "{place}/table", "model": "{place}/binary", "output": "{place}/table/out"}, "lie in one another"),
     ("score_stream", {"sink": {"kind": "parquet", "uri": "{place}/x"}, "checkpoint": "{place}/x/c"}, "lie in one another"),
 ]  # fmt: skip
 
@@ -333,7 +333,7 @@ def test_an_input_that_is_not_there_is_exit_status_3(spark, job, place, tmp_path
     none, model = f"{tmp_path}/none", f"{place}/binary"
     conf = {
         "train": train_of(place, tmp_path, data=none),
-        "score_batch": {"source": none, "bundle": model, "output": f"{tmp_path}/out"},
+        "score_batch": {"source": none, "model": model, "output": f"{tmp_path}/out"},
         "score_stream": {
             "source": {"format": "parquet", "path": none, "columns": "features array<float>"},
             "model": model, "sink": {"kind": "parquet", "uri": f"{tmp_path}/out"}, "checkpoint": f"{tmp_path}/c",
@@ -351,7 +351,7 @@ def test_an_input_that_is_not_there_is_exit_status_3(spark, job, place, tmp_path
 
 def test_an_empty_folder_is_no_input(spark, job, place, tmp_path):
     (tmp_path / "empty").mkdir()
-    conf = {"source": f"{tmp_path}/empty", "bundle": f"{place}/binary", "output": f"{tmp_path}/out"}
+    conf = {"source": f"{tmp_path}/empty", "model": f"{place}/binary", "output": f"{tmp_path}/out"}
     status, _, err = job("score_batch", conf)
     assert status == 3
     assert "there is no Parquet table at" in err
@@ -363,7 +363,7 @@ def test_a_model_that_does_not_fit_the_table(spark, job, place, points, tmp_path
     points.selectExpr("id", "id as features", "side").write.parquet(other)
     conf = {
         "evaluate": {"data": other, "model": model, "label": "side"},
-        "score_batch": {"source": other, "bundle": model, "output": f"{tmp_path}/out"},
+        "score_batch": {"source": other, "model": model, "output": f"{tmp_path}/out"},
         "score_stream": {
             "source": {"format": "parquet", "path": other, "columns": "id bigint, features bigint"},
             "model": model, "sink": {"kind": "parquet", "uri": f"{tmp_path}/out"}, "checkpoint": f"{tmp_path}/c",

@@ -1,5 +1,6 @@
 """The jobs' confs: what is refused, with which words; secrets stay in the environment."""
 
+import re
 from pathlib import Path
 
 import jsonschema
@@ -91,13 +92,67 @@ def test_a_secret_comes_from_the_environment_and_is_in_no_message(load, monkeypa
     assert "very secret" not in str(caught.value)
 
 
-def test_a_secret_in_the_file_is_refused_unnamed(load):
-    options = {"kafka.sasl.jaas.config": "hunter2"}
-    with pytest.raises(
-        ConfError, match=r"source\.options\.kafka\.sasl\.jaas\.config: a secret does not belong"
-    ) as caught:
-        load(source={"format": "kafka", "options": options})
+WRITTEN_OUT = [
+    ("source.options.kafka.sasl.jaas.config", "hunter2"),
+    ("source.options.kafka.sasl.jaas.config", 'username="${env:HOME}" password="hunter2";'),
+    ("source.options.kafka.ssl.key.password", 12345678),
+    ("source.options.kafka.ssl.key.password", "hunter2${env:HOME}"),
+    ("monitor.token", ""),
+    ("registry", "postgresql://me:hunter2@db/models"),
+    ("registry", "postgresql://${env:HOME}:hunter2@db/models"),
+    ("registry", "postgresql://me:hunter2${env:HOME}@db/models"),
+    ("model", "s3://bucket/bundle?secret_key=hunter2"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRITTEN_OUT)
+def test_a_secret_in_the_file_is_refused_unnamed(load, key, value):
+    first, _, rest = key.partition(".")
+    told = {"source": {"format": "kafka", "options": {rest.partition(".")[2]: value}}, "monitor": {rest: value}}
+    with pytest.raises(ConfError, match=f"{re.escape(key)}: a secret does not belong") as caught:
+        load(**{first: told.get(first, value)})
     assert "hunter2" not in str(caught.value)
+    assert "12345678" not in str(caught.value)
+
+
+def test_what_is_no_secret_is_taken(load, monkeypatch):
+    monkeypatch.setenv("ME", "me")
+    monkeypatch.setenv("DB", "hunter2")
+    jaas = 'Module required username="me" password="${env:DB}";'
+    made = load(
+        registry="postgresql://${env:ME}:${env:DB}@db/models",
+        source={"format": "kafka", "options": {"kafka.sasl.jaas.config": jaas, "kafka.linger.ms": 3}},
+    )
+    assert conf.filled(made).registry == "postgresql://me:hunter2@db/models"
+    assert conf.secrets_of(made) == ["hunter2"]
+    assert conf.printable(made)["registry"] == "postgresql://${env:ME}:***@db/models"
+    columns = {"token_ids": [8]}
+    assert load(conf.TrainConf, data="a", model="b:c", bundle="d", estimator={"shapes": columns})
+
+
+def test_what_was_not_loaded_is_printed_without_its_secrets():
+    source = conf.SourceConf(format="kafka", options={"kafka.ssl.key.password": 12345678})
+    told = conf.printable(conf.ScoreStreamConf(**{**STREAM, "source": source}))
+    assert told["source"]["options"] == {"kafka.ssl.key.password": "***"}
+
+
+def test_a_value_of_the_wrong_kind_is_not_shown_for_a_secret(load):
+    with pytest.raises(ConfError) as caught:
+        load(monitor={"token": ["hunter2"]})
+    assert "monitor.token: should be a text" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("name: a\nbundle: b\nname: c\n", "line 3: the key 'name' is there already, in line 1"),
+    ("bundle: b\nname: c\nbeats:\n  by: 1\n  figure: rmse\n  by: 2\n", "line 6: the key 'by' is there already, in line 4"),
+])  # fmt: skip
+def test_a_key_twice_is_refused(tmp_path, text, said):
+    path = tmp_path / "conf.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfError) as caught:
+        conf.load(conf.PublishConf, str(path))
+    assert said in str(caught.value)
 
 
 def test_what_the_environment_lacks_is_said_at_once(load, monkeypatch):
@@ -107,7 +162,7 @@ def test_what_the_environment_lacks_is_said_at_once(load, monkeypatch):
 
 
 def test_the_other_jobs(load):
-    assert load(conf.ScoreBatchConf, source="a", bundle="b", output="c").columns is None
+    assert load(conf.ScoreBatchConf, source="a", model="b", output="c").columns is None
     with pytest.raises(ConfError, match="TorchEstimator has no Param 'epoch'; did you mean 'epochs'"):
         load(conf.TrainConf, data="a", model="b:c", bundle="d", estimator={"epoch": 3})
     with pytest.raises(ConfError, match="deadLetter: is missing"):
@@ -124,8 +179,9 @@ KINDS = {
     "files": conf.ScoreStreamConf,
     "kafka": conf.ScoreStreamConf,
     "replay": conf.ReplayConf,
+    "nightly": conf.ScoreBatchConf,
 }
-FILES = sorted([*(CONF / "demo").glob("*.yaml"), *(CONF / "stream").glob("*.yaml")])
+FILES = sorted(path for folder in ("demo", "stream", "schedule") for path in (CONF / folder).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -203,8 +259,9 @@ def test_an_empty_file_and_a_list(tmp_path):
 
 def test_what_is_printed_holds_no_secret(load, monkeypatch):
     monkeypatch.setenv("JAAS", "very secret")
+    monkeypatch.setenv("DB", "hunter2")
     source = {"format": "kafka", "options": {"kafka.sasl.jaas.config": "${env:JAAS}"}}
-    made = load(source=source, registry="postgresql://me:hunter2@db/models")
+    made = load(source=source, registry="postgresql://me:${env:DB}@db/models")
     told = yaml.safe_dump(conf.printable(made))
     assert "${env:JAAS}" in told
     assert "very secret" not in told
