@@ -1,7 +1,9 @@
 """A packed environment on a standalone cluster whose workers have nothing but Python, Java and Spark."""
 
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,12 +12,12 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-import pyspark
 import pytest
 import standalone
 from standalone_jobs import check_jobs, train
 
 ROOT = standalone.ROOT
+pytestmark = pytest.mark.timeout(900)  # a packed torch is large, and both lanes run at a time
 UV = ROOT / ".venv/tools/bin/uv"
 VERSION = sysconfig.get_python_version()
 SYSTEM = "/usr" if os.access(f"/usr/bin/python{VERSION}", os.X_OK) else None  # a Python that is not the lane's
@@ -46,6 +48,14 @@ def cluster(tmp_path_factory):
         yield made
 
 
+@pytest.fixture
+def scratch(tmp_path_factory):
+    """A folder for gigabytes, which pytest would keep for three runs."""
+    folder = tmp_path_factory.mktemp("scratch")
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The Python of a virtual environment with sparkdl, installed for editing, and little else."""
@@ -54,12 +64,14 @@ def small(tmp_path_factory):
     packages = [
         f"{name}=={metadata.version(name)}" for name in ("venv-pack", "packaging", "tabulate", "six", "setuptools")
     ]
-    for command in (
-        ["venv", "--quiet", "--no-project", "--python", sys.executable, folder],
-        ["pip", "install", "--quiet", "--python", python, "--no-deps", *packages],
-        ["pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT],
-    ):
-        subprocess.run([UV, *command], check=True, cwd=ROOT)
+    with (ROOT / ".venv/.lock").open("a") as lock:  # of scripts/bootstrap.py: the last command writes into the project
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (
+            ["venv", "--quiet", "--no-project", "--python", sys.executable, folder],
+            ["pip", "install", "--quiet", "--python", python, "--no-deps", *packages],
+            ["pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT],
+        ):
+            subprocess.run([UV, *command], check=True, cwd=ROOT)
     return python
 
 
@@ -95,10 +107,10 @@ def test_an_executor_without_it_says_what_it_lacks(cluster, tmp_path):
     assert "WorkerPythonError: the Spark workers' Python (on the executors) has no package" in done.stdout
 
 
-@pytest.mark.skipif(pyspark.__version__ < "4", reason="on the newest lane; the test below on both")
-def test_jobs_in_a_packed_environment(cluster, tmp_path):
+@pytest.mark.soak
+def test_jobs_in_a_packed_environment(cluster, tmp_path, scratch):
     """Train, score a table, score a stream; the environment is unpacked once, where both workers see it."""
-    archive, unpacked = tmp_path / "environment.tar.gz", tmp_path / "environment"
+    archive, unpacked = scratch / "environment.tar.gz", scratch / "environment"
     packed(archive)
     with tarfile.open(archive) as content:
         content.extractall(unpacked, filter="tar")
@@ -108,9 +120,9 @@ def test_jobs_in_a_packed_environment(cluster, tmp_path):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_jobs_with_the_archive_itself(cluster, tmp_path):
+def test_jobs_with_the_archive_itself(cluster, tmp_path, scratch):
     """The same, each job shipping the whole archive; prints what that takes, for benchmarks/results."""
-    archive = tmp_path / "environment.tar.gz"
+    archive = scratch / "environment.tar.gz"
     print(packed(archive))
     cluster.patience = 900
     options = ["--archives", f"{archive}#environment"]
