@@ -120,7 +120,7 @@ def audio(
     n: int = 4,
 ) -> None:
     """Players for sounds: samples ``(samples,)`` or ``(channels, samples)`` in [-1, 1] (whole numbers: of 16 bits), a WAV file's
-    bytes, or the first ``n`` rows of a DataFrame that holds either in ``audioCol``.
+    bytes, or the first ``n`` rows (20 at most) of a DataFrame that holds either in ``audioCol``.
 
     rate: samples a second; a WAV file tells its own. captionCol: what stands below, a prediction say. In Zeppelin, where a
     paragraph has 100 kB, sounds are given fewer samples a second or cut, and say so.
@@ -155,7 +155,7 @@ def answers(
     captionCol: str | None = None,
     n: int = 10,
 ) -> None:
-    """The first ``n`` texts with their answers marked: from letter ``startCol`` (from 0) up to and without ``endCol``, or
+    """The first ``n`` texts (400 at most) with their answers marked: from letter ``startCol`` (from 0) up to and without ``endCol``, or
     wherever the text of ``answerCol`` is. captionCol: what stands above, a question say.
 
     An answer that is not in its text says so in its place.

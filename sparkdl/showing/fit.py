@@ -14,22 +14,26 @@ _SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 _SIDES = (96, 64, 48, 32)
 _RATES = (16_000, 8_000)
 _LEAST_S = 0.5
+_LEAST_BYTES = 400  # for a piece
 
 
 def fitted(pieces: Sequence[Piece], room: int, size: Callable[[Piece], int]) -> list[Piece]:
     """The pieces so that their sizes add up to ``room`` at most. Small ones stay as they are; the large ones share what is
-    left alike. size: of a piece as it will be written, in bytes."""
+    left alike; of more than there is room for the first stay. size: of a piece as it will be written, in bytes."""
     found = list(pieces)
     sizes = [size(piece) for piece in found]
     if sum(sizes) <= room:
         return found
-    left = room
+    out = max(0, len(found) - max(1, room // _LEAST_BYTES))
+    rest = [Text(f"{out:,} more are left out: there is no room for more here")] if out else []
+    found = found[: len(found) - out]
+    left = room - sum(map(size, rest))
     for done, i in enumerate(sorted(range(len(found)), key=lambda i: sizes[i])):
         share = left // (len(found) - done)
         if sizes[i] > share:
             found[i] = _smaller(found[i], share, size)
         left -= min(size(found[i]), left)
-    return found
+    return [*found, *rest]
 
 
 def _smaller(piece: Piece, room: int, size: Callable[[Piece], int]) -> Piece:

@@ -30,8 +30,7 @@ class _NotAnImage(Exception):
 
 def tiles(df: Any, image: str, prediction: str | None, label: str | None, n: int, shape: Sequence[int] | None) -> Tiles:
     """The first ``n`` rows of a DataFrame of Spark's or pandas'. Raises as ``sparkdl.zeppelin.images``."""
-    if checked_count(n) > MOST_IMAGES:
-        raise InvalidParamError(f"'n' must be at most {MOST_IMAGES} (got {n})", param="n", value=n)
+    checked_count(n, most=MOST_IMAGES)
     size = _checked_shape(shape)
     names = [image, *(name for name in (prediction, label) if name is not None)]
     if is_pandas(df):

@@ -14,6 +14,7 @@ from sparkdl.showing.pieces import Picture, Piece, Sound, Text
 from sparkdl.showing.tables import check_columns, checked_count, is_spark, types_of
 from sparkdl.signature import quoted
 
+MOST_SOUNDS = 20
 _LEAST_SAMPLES = 16
 
 
@@ -26,7 +27,7 @@ def sounds(x: Any, rate: int | None, column: str, caption: str | None, n: int) -
 
     Raises as ``sparkdl.zeppelin.audio``.
     """
-    checked_count(n)
+    checked_count(n, most=MOST_SOUNDS)
     if rate is not None:
         checked_count(rate, "rate")
     if not is_spark(x):
@@ -111,6 +112,8 @@ def _of_wav(data: bytes) -> Sound:
         raise _NotASound(
             f"no WAV file of plain samples ({error or 'it ends early'}; {values.nbytes(len(data))})"
         ) from error
+    if rate < 1 or width > 4:
+        raise _NotASound(f"a WAV file of {8 * width} bits a sample at {rate:,} Hz; 8 to 32 bits can be played")
     if width == 1:
         samples = (np.frombuffer(frames, "u1").astype(np.float32) - 128) / 128
     elif width == 3:

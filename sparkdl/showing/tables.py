@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError
-from sparkdl.showing import values
+from sparkdl.showing import cuts, values
 from sparkdl.showing.pieces import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double", "decimal")
 
@@ -27,10 +27,12 @@ def is_pandas(x: Any) -> bool:
     return any(kind.__name__ == "DataFrame" and kind.__module__.startswith("pandas") for kind in type(x).__mro__)
 
 
-def checked_count(n: Any, param: str = "n") -> int:
-    """``n`` if it is a count of 1 or more. Raises InvalidParamError."""
+def checked_count(n: Any, param: str = "n", most: int | None = None) -> int:
+    """``n`` if it is a count of 1 or more, and ``most`` at most. Raises InvalidParamError."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise InvalidParamError(f"'{param}' must be a whole number of 1 or more (got {n!r})", param=param, value=n)
+    if most is not None and n > most:
+        raise InvalidParamError(f"'{param}' must be at most {most} (got {n})", param=param, value=n)
     return int(n)
 
 
@@ -65,7 +67,7 @@ def of_spark(df: DataFrame, n: int) -> Table:
     check_batch(df)
     fields = df.schema.jsonValue()["fields"]
     alone = df.toDF(*(f"c{i}" for i in range(len(fields))))  # names may occur twice, or hold anything
-    shown = alone.select(*(_cut(f"c{i}", field["type"]).alias(f"c{i}") for i, field in enumerate(fields)))
+    shown = alone.select(*(cuts.cut(alone[f"c{i}"], field["type"]).alias(f"c{i}") for i, field in enumerate(fields)))
     rows = shown.limit(n + 1).collect() if fields else []
     kinds = [field["type"] for field in fields]
     cells = tuple(tuple(_cell(value, kind) for value, kind in zip(row, kinds, strict=True)) for row in rows[:n])
@@ -97,28 +99,9 @@ def _missing(value: Any) -> bool:
     )
 
 
-def _cut(name: str, kind: Any) -> Column:
-    """A column; one whose values may be long as how it begins, and its size."""
-    from pyspark.sql import functions as sf
-
-    column = sf.col(name)
-    if kind == "string":
-        head, size = sf.substring(column, 1, values.MOST_LETTERS), sf.length(column)
-    elif kind == "binary":
-        head, size = sf.substring(column, 1, values.MOST_BYTES), sf.length(column)
-    elif isinstance(kind, dict) and kind["type"] == "array":
-        head, size = sf.slice(column, 1, values.MOST_ITEMS), sf.size(column)
-    else:
-        return column
-    return sf.when(column.isNotNull(), sf.struct(head.alias("head"), size.alias("size")))
-
-
 def _cell(value: Any, kind: Any) -> str | None:
-    if value is None:
-        return None
-    if kind in ("string", "binary") or (isinstance(kind, dict) and kind["type"] == "array"):
-        return values.cell(value.head) if value.size <= len(value.head) else values.beginning(value.head, value.size)
-    return values.cell(np.float32(value) if kind == "float" else value)
+    single = kind == "float" and value is not None
+    return values.cell(np.float32(value) if single else cuts.whole(value, kind))
 
 
 def _numeric(kinds: list[Any]) -> frozenset[int]:

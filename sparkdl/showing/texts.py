@@ -10,6 +10,7 @@ from sparkdl.showing.pieces import Marked, Piece, Text
 from sparkdl.showing.tables import check_columns, checked_count, types_of
 from sparkdl.signature import quoted
 
+MOST_TEXTS = 400
 _AROUND = 400  # letters kept before and behind an answer
 _WHOLE = ("byte", "short", "integer", "long")
 
@@ -18,7 +19,7 @@ def marked(
     df: Any, text: str, start: str | None, end: str | None, answer: str | None, caption: str | None, n: int
 ) -> list[Piece]:
     """The first ``n`` rows. Raises as ``sparkdl.zeppelin.answers``."""
-    checked_count(n)
+    checked_count(n, most=MOST_TEXTS)
     if (start is None) != (end is None) or (start is None) == (answer is None):
         raise InvalidParamError(
             "say where an answer is, by startCol and endCol, or what it is, by answerCol "

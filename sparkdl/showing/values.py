@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,15 @@ MOST_LETTERS = 200  # of a cell
 MOST_ITEMS = 6  # of an array, vector or map
 MOST_BYTES = 8
 _JOINERS = "\u00a0\u200c\u200d"  # of words and of emoji; not printable to Python, and harmless
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a value begins: letters, bytes, a list of items or a tuple of pairs, of ``size``. dimensions: of a sparse vector."""
+
+    head: Any
+    size: int
+    dimensions: int | None = None
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -30,16 +40,10 @@ def shortened(text: str, most: int = MOST_LETTERS) -> str:
 
 def cell(value: Any) -> str | None:
     """A value as one cell of a table; None for a null."""
-    return None if value is None else shortened(printable(_text(value)))
-
-
-def beginning(head: Any, size: int) -> str:
-    """What is known of a long value: how it begins, and how many letters, bytes or items it has."""
-    if isinstance(head, str):
-        return printable(head) + "…"
-    if isinstance(head, (bytes, bytearray)):
-        return _bytes(bytes(head), size)
-    return printable(_items(head, size, "[]"))
+    if value is None:
+        return None
+    text = printable(_text(value))
+    return text if isinstance(value, Beginning) and value.size > len(value.head) else shortened(text)
 
 
 def number(value: float) -> str:
@@ -61,6 +65,8 @@ def nbytes(size: float) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Beginning):
+        return _of_beginning(value)
     if isinstance(value, (bool, np.bool_)):
         return str(value).lower()
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -80,6 +86,15 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return _items(value, len(value), "[]")
     return str(value)
+
+
+def _of_beginning(value: Beginning) -> str:
+    if isinstance(value.head, str):
+        return value.head + ("…" if value.size > len(value.head) else "")
+    if isinstance(value.head, (bytes, bytearray)):
+        return _bytes(bytes(value.head), value.size)
+    text = _items(value.head, value.size, "{}" if isinstance(value.head, tuple) else "[]")
+    return text if value.dimensions is None else f"({value.dimensions}, {text})"
 
 
 def _vector(value: Any) -> str:

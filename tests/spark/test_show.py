@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 import sparkdl
 from sparkdl import Bundle, Signature, TensorSpec, notebook, zeppelin
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SignatureError
-from sparkdl.showing import anything, display, evaluated, evaluation, images, sounds, streams, tables, texts
+from sparkdl.showing import anything, cuts, display, evaluated, evaluation, images, sounds, streams, tables, texts
 from sparkdl.showing.pieces import Marked, Sound, Table, Text
 
 
@@ -80,8 +80,39 @@ def test_long_values_are_cut_before_they_travel(spark):
     )
     (row, *_) = tables.of_spark(long, 3).rows
     assert row == ("x" * 200 + "…", "[1, 2, 3, 4, 5, 6, … 1,000,000 in all]")
-    physical = long.select(*(tables._cut(name, kind).alias(name) for name, kind in tables.types_of(long).items()))
-    assert max(len(str(value)) for value in physical.head()) < 300
+    assert travelled(long) < 500
+
+
+def travelled(df):
+    """The most letters that come to the driver of a row that is shown."""
+    kinds = tables.types_of(df)
+    return max(len(str(row)) for row in df.select(*(cuts.cut(df[name], kinds[name]) for name in df.columns)).collect())
+
+
+def test_what_is_long_within_a_value_is_cut_too(spark):
+    long = spark.range(2).selectExpr(
+        "named_struct('origin', 'file:/a.png', 'height', 1000, 'width', 1000, 'nChannels', 3, 'mode', 16, "
+        "'data', unhex(repeat('00ff', 1500000))) as image",
+        "transform(sequence(1, 1000), i -> transform(sequence(1, 1000), j -> float(j))) as nested",
+        "map_from_arrays(transform(sequence(1, 1000), i -> string(i)), transform(sequence(1, 1000), i -> repeat('x', 1000))) as map",
+        "if(id = 1, null, named_struct('a.b`', array(named_struct('t', repeat('y', 100000)), null))) as deep",
+    )
+    long = long.select("*", array_to_vector(sf.expr("transform(sequence(1, 100000), i -> double(i))")).alias("v"))
+    row, last = tables.of_spark(long, 2).rows
+    assert row == (
+        "{origin: file:/a.png, height: 1000, width: 1000, nChannels: 3, mode: 16, data: 00 ff 00 ff 00 ff 00 ff … 3 MB}",
+        "[" + ", ".join(["[1, 2, 3, 4, 5, 6, … 1,000 in all]"] * 6) + ", … 1,000 in all]",
+        "{" + ", ".join(f"{i}: {'x' * 59}…" for i in range(1, 7)) + ", … 1,000 in all}",
+        "{a.b`: [{t: " + "y" * 54 + "…}",
+        "[1, 2, 3, 4, 5, 6, … 100,000 in all]",
+    )
+    assert last[3] is None
+    assert travelled(long) < 5_000
+
+
+def test_names_that_differ_in_case_alone_are_shown(spark):
+    table = tables.of_spark(spark.sql("select named_struct('a', 'x', 'A', 'y') as s"), 1)
+    assert table.rows == (("{a: x, A: y}",),)
 
 
 def test_no_more_rows_are_read_than_are_shown_and_it_is_told(spark):
@@ -301,6 +332,8 @@ def test_sounds_of_a_table_are_played_and_one_that_is_none_says_why(spark):
     np.testing.assert_allclose(good.samples, samples, atol=1e-4)
     assert bad.text.startswith("b: no sound: no WAV file of plain samples")
     assert missing.text == "c: no sound: null"
+    with pytest.raises(InvalidParamError, match="'n' must be at most 20"):
+        zeppelin.spectrogram(df, n=21)
     floats = spark.createDataFrame([(samples.tolist(),)], "audio array<float>")
     (found,) = sounds.sounds(floats, 8_000, "audio", None, 5)
     np.testing.assert_allclose(found.samples, samples, atol=1e-6)

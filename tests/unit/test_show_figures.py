@@ -15,7 +15,7 @@ from torch import nn
 from sparkdl import Bundle, ScoredTable, zeppelin
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SparkdlError
 from sparkdl.showing import anything, display, encoding, evaluated, evaluation, facts, images, sounds, streams, texts
-from sparkdl.showing.pieces import Facts, Marked, Picture, Table, Text
+from sparkdl.showing.pieces import Facts, Marked, Picture, Sound, Table, Text
 from sparkdl.stream.status import Status
 
 
@@ -195,6 +195,16 @@ def test_wav_files_of_any_width(width, channels):
     np.testing.assert_allclose(sound.samples.reshape(800, -1)[:, 0], samples, atol=1e-6)
     (again,) = sounds.sounds(encoding.wav(sound), None, "", None, 1)
     np.testing.assert_allclose(again.samples, sound.samples, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [(24, bytes(4), "16 bits a sample at 0 Hz"), (34, b"\x28\0", "40 bits a sample at 8,000 Hz")],
+)
+def test_a_wav_file_of_no_rate_or_of_odd_samples_is_no_sound(place, value, told):
+    data = encoding.wav(Sound(np.zeros(800, np.float32), 8_000))
+    with pytest.raises(DataError, match=f"this is no sound: a WAV file of {told}"):
+        sounds.sounds(data[:place] + value + data[place + len(value) :], None, "", None, 1)
 
 
 def test_samples_in_arrays():

@@ -138,6 +138,27 @@ def test_what_is_too_large_becomes_smaller_and_says_so(piece):
         assert re.search(told, written)
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        Text("x" * 100),
+        Text(""),
+        Table(("a",), (("b" * 300,),), chart=True),
+        Html("<p>" + "x" * 300 + "</p>", "x"),
+        Marked((("long " * 80, False), ("answer", True))),
+        Sound(np.zeros(8_000, np.float32), 8_000),
+    ],
+    ids=lambda piece: type(piece).__name__,
+)
+@pytest.mark.parametrize("many", [400, 3_000])
+def test_of_many_pieces_the_first_are_shown_and_the_others_counted(piece, many):
+    written = display.zeppelin([piece] * many, 75_000)
+    assert len(written.encode()) <= 75_000
+    assert f"{many - 187:,} more are left out: there is no room for more here" in written
+    if piece == Text("x" * 100):
+        assert written.count("x" * 100) == 187
+
+
 def test_rows_that_are_left_out_are_counted():
     table = Table(("n",), tuple((str(i) * 20,) for i in range(1_000, 9_000)), note="all", chart=True)
     written = display.zeppelin([table])
