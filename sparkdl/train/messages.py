@@ -172,7 +172,10 @@ def connection(mailbox: Mailbox) -> socket.socket:
     """A socket that ``admits`` has let in. Raises OSError."""
     made = socket.create_connection((mailbox.host, mailbox.port), timeout=_TIMEOUT_S)
     try:
-        made.sendall(_answer(mailbox.secret, _line(made).decode()) + b"\n")
+        challenge = _line(made).decode()
+        if not challenge:
+            raise ConnectionAbortedError("the connection was closed before its challenge")
+        made.sendall(_answer(mailbox.secret, challenge) + b"\n")
     except OSError:
         made.close()
         raise

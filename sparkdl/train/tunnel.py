@@ -4,16 +4,21 @@ lets in who knows the secret of this launch. What goes through is not encrypted.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from sparkdl.train import messages
 from sparkdl.train.messages import Mailbox
 
 LOOPBACK = "127.0.0.1"
-_TIMEOUT_S = 10.0
+_PATIENCE_S = 60.0  # with the other end, whose host may be busy
+_AGAIN_S = 0.2
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -22,10 +27,10 @@ def door(address: str, port: int, secret: str) -> Iterator[int]:
     stays until he leaves."""
 
     def connect(guest: socket.socket) -> socket.socket | None:
-        guest.settimeout(_TIMEOUT_S)
+        guest.settimeout(_PATIENCE_S)
         if not messages.admits(guest, secret.encode()):
             return None
-        return socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_S)
+        return socket.create_connection((LOOPBACK, port), timeout=_PATIENCE_S)
 
     with _listening(address, connect) as opened:
         yield opened
@@ -35,8 +40,22 @@ def door(address: str, port: int, secret: str) -> Iterator[int]:
 def way(place: tuple[str, int], secret: str) -> Iterator[int]:
     """A listener on this host's loopback that leads through the door at ``place``; its port. It ends as ``door`` does."""
     mailbox = Mailbox(*place, secret.encode())
-    with _listening(LOOPBACK, lambda guest: messages.connection(mailbox)) as opened:
+    with _listening(LOOPBACK, lambda guest: _through(mailbox)) as opened:
         yield opened
+
+
+def _through(mailbox: Mailbox) -> socket.socket | None:
+    """A connection that the door let in; None if it does not, or not in time."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return messages.connection(mailbox)
+        except OSError as error:
+            # a door that refuses is closed for good
+            if isinstance(error, ConnectionRefusedError) or time.monotonic() >= deadline:
+                logger.warning("no way through the door at %s:%d: %s", mailbox.host, mailbox.port, error)
+                return None
+            time.sleep(_AGAIN_S)
 
 
 @contextlib.contextmanager
@@ -59,6 +78,10 @@ def _listening(address: str, connect: Callable[[socket.socket], socket.socket | 
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 128  # ranks come all at once
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            logger.debug("a connection from %s ended early", client_address, exc_info=True)
 
     with Server((address, 0), Guest) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sparkdl-tunnel", daemon=True)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from sparkdl.train import tunnel
+from sparkdl.train import messages, tunnel
 from sparkdl.train.collective import Seat, horovod_problem, join
 from sparkdl.train.world import World
 
@@ -51,12 +51,36 @@ def test_what_goes_in_comes_out(echo):
 
 def test_a_stranger_is_let_in_nowhere(echo, caplog):
     with tunnel.door(OUTSIDE, echo, SECRET) as outer:
-        answer = said(outer, b"GET /global/0 HTTP/1.1\r\n\r\n", OUTSIDE)
+        answer = said(outer, b"GET /global/0 HTTP/1.1\n", OUTSIDE)
         assert len(answer.strip()) == 64, "a challenge, and nothing of what is behind the door"
         with tunnel.way((OUTSIDE, outer), "guessed") as inner:
             assert said(inner, b"hello\n") == b""
     assert caplog.text.count("does not know the secret") == 2
     assert SECRET not in caplog.text
+
+
+def test_a_door_that_was_too_busy_is_tried_again_and_nothing_is_printed_of_a_scan(echo, monkeypatch, capfd):
+    admits, tries = messages.admits, []
+
+    def busy(guest, secret):
+        tries.append(guest)
+        if len(tries) < 3:
+            raise TimeoutError("busy")
+        return admits(guest, secret)
+
+    monkeypatch.setattr(messages, "admits", busy)
+    with tunnel.door(OUTSIDE, echo, SECRET) as outer, tunnel.way((OUTSIDE, outer), SECRET) as inner:
+        assert said(inner, b"hello\n") == b"hello\n"
+    assert len(tries) == 3
+    assert capfd.readouterr().err == ""
+
+
+def test_a_door_that_is_closed_ends_the_guest_at_once(echo, caplog):
+    with tunnel.door(OUTSIDE, echo, SECRET) as outer:
+        pass
+    with tunnel.way((OUTSIDE, outer), SECRET) as inner:
+        assert said(inner, b"hello\n") == b""
+    assert f"no way through the door at {OUTSIDE}:{outer}" in caplog.text
 
 
 def test_nobody_comes_in_later_and_who_is_in_stays(echo):
@@ -77,7 +101,7 @@ def rank(number: int, backend: str, folder: str, met) -> None:
 
     def exchange(text: str) -> list[str]:
         Path(folder, f"told-{number}").write_text(text)
-        met.wait(60)
+        met.wait(180)
         return [Path(folder, f"told-{other}").read_text() for other in range(2)]
 
     def outside() -> set[str]:
@@ -102,7 +126,7 @@ def test_ranks_on_two_hosts_meet(backend, tmp_path):
     for one in ranks:
         one.start()
     for one in ranks:
-        one.join(100)
+        one.join(180)
         one.kill()
     assert [one.exitcode for one in ranks] == [0, 0]
     assert [(tmp_path / f"found-{number}").read_text() for number in range(2)] == [f"{backend} 3.0 []"] * 2
