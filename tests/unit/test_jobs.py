@@ -8,10 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
 
+from sparkdl import conf as confs
+from sparkdl import jobs
+from sparkdl.conf import PublishConf
 from sparkdl.errors import (
     BundleIntegrityError,
     BundleNotFoundError,
@@ -31,7 +35,7 @@ from sparkdl.errors import (
     StreamError,
     UntrustedBundleError,
 )
-from sparkdl.jobs import JOBS, command, log, signals, status
+from sparkdl.jobs import JOBS, command, log, models, signals, status
 from sparkdl.jobs.run import Run, new_id
 
 STATUSES = [
@@ -69,7 +73,7 @@ def test_run_ids_say_when_and_differ():
 
 @pytest.mark.parametrize("name", JOBS)
 def test_each_job_prints_its_schema(name, capsys):
-    assert command.main(name, ["--print-schema"]) == 0
+    assert jobs.main(name, ["--print-schema"]) == 0
     assert json.loads(capsys.readouterr().out)["additionalProperties"] is False
 
 
@@ -78,14 +82,14 @@ def test_each_job_prints_its_schema(name, capsys):
 )
 def test_bad_arguments_are_exit_status_2(argv, capsys):
     with pytest.raises(SystemExit) as ended:
-        command.main("train", argv)
+        jobs.main("train", argv)
     assert ended.value.code == 2
     assert "usage: train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_missing_conf_is_exit_status_2(name, tmp_path, capsys):
-    assert command.main(name, ["--conf-file", str(tmp_path / "none.yaml")]) == 2
+    assert jobs.main(name, ["--conf-file", str(tmp_path / "none.yaml")]) == 2
     assert "there is no conf at" in capsys.readouterr().err
 
 
@@ -146,6 +150,111 @@ def test_the_first_signal_only_tells_who_is_patient():
         signal.raise_signal(signal.SIGTERM)
         assert told.is_set()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sparks_own_handler_does_not_take_the_place_of_the_jobs():
+    run = Run("score_stream")
+    with signals.taken(run.end), run.patient() as told:
+        with signals.kept():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as SparkContext.__init__ does
+        signal.raise_signal(signal.SIGINT)
+        assert told.is_set()
+
+
+class Received:
+    def getNumber(self):
+        return int(signal.SIGTERM)
+
+
+def test_what_the_jvm_hands_on_late_is_the_first_signal_once_more(monkeypatch):
+    sent = []
+    monkeypatch.setattr("os.kill", lambda process, number: sent.append(number))
+    with signals.taken(lambda: None):
+        signals._HandOn().handle(Received())
+        assert sent == [signal.SIGTERM], "the JVM was told alone"
+        signal.raise_signal(signal.SIGTERM)
+        while signals._first is None:
+            time.sleep(0.01)
+        monkeypatch.setattr(signals, "_first", signals._first - signals.SAME_S - 1)  # as long ago
+        signals._HandOn().handle(Received())
+        assert sent == [signal.SIGTERM]
+        monkeypatch.setattr(signals, "_first", signals._first - signals.HANDED_ON_S)
+        signals._HandOn().handle(Received())
+        assert sent == [signal.SIGTERM] * 2
+    assert signals._first is None
+
+
+SECRET = 'hun"ter 2/é'
+
+
+@pytest.mark.parametrize("form", log.FORMS)
+def test_no_secret_of_the_conf_is_told(form, tmp_path, capsys, monkeypatch):
+    uri = "postgresql://me:${env:LEDGER_PASSWORD}@db/x?token=${env:OTHER}"
+    monkeypatch.setenv("LEDGER_PASSWORD", SECRET)
+    monkeypatch.setenv("OTHER", "hunter%33")
+    conf = PublishConf(bundle="b", name="n", registry=uri)
+    run = Run("publish", form=form)
+    run.secrets = confs.secrets_of(conf)
+    assert confs.filled(conf).registry == f"postgresql://me:{SECRET}@db/x?token=hunter%33"
+    told = f"{SECRET} {confs.filled(conf).registry} hunter3"
+    with log.to_stderr(form, "publish", run.id, run.hushed):
+        run.tell("event", told, place=told, places=[told])
+        run.show(told, place={"is": told})
+        try:
+            raise KeyError(told)
+        except KeyError as error:
+            command._failed(error)
+    models.write_json(run, f"{tmp_path}/file.json", {"place": told})
+    said = "".join(capsys.readouterr()) + (tmp_path / "file.json").read_text()
+    assert "postgresql://me:***@db/x?token=***" in said
+    assert "hun" not in said
+
+
+@pytest.mark.parametrize("form", log.FORMS)
+def test_the_place_of_an_error_that_nobody_foresaw_is_told(form, capsys):
+    def crash():
+        raise KeyError("x")
+
+    with log.to_stderr(form, "train", "the-run"):
+        for error in (InvalidParamError("said well", param="p", value=1), None):
+            try:
+                if error:
+                    raise error
+                crash()
+            except Exception as caught:
+                command._failed(caught)
+    said = capsys.readouterr().err
+    assert "in crash" in said
+    assert "KeyError: 'x'" in said
+    assert said.count("Traceback") == 1
+
+
+def test_a_job_in_a_notebook_leaves_signals_and_the_programs_log_alone(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sparkdl.notebook.place", lambda: "jupyter")
+    program, seen = logging.StreamHandler(io.StringIO()), []
+    handlers = [signal.getsignal(number) for number in signals.NUMBERS]
+
+    def start(run, conf, args):
+        logging.getLogger("of the program").warning("its own")
+        run.tell("event", "of the job")
+        seen.append([signal.getsignal(number) for number in signals.NUMBERS])
+        return 4
+
+    monkeypatch.setattr("sparkdl.jobs.publish.start", start)
+    (tmp_path / "conf.yaml").write_text("{bundle: b, name: n}")
+    logging.getLogger().addHandler(program)
+    try:
+        assert jobs.main("publish", ["--conf-file", f"{tmp_path}/conf.yaml"]) == 4
+    finally:
+        logging.getLogger().removeHandler(program)
+    assert seen == [handlers]
+    assert program.stream.getvalue() == "its own\n"
+    assert "of the job" in capsys.readouterr().err
+
+
+def test_a_job_that_there_is_not():
+    with pytest.raises(InvalidParamError, match="there is no job 'trian'; did you mean 'train'"):
+        jobs.main("trian", [])
 
 
 DEAF = """
