@@ -40,15 +40,19 @@ def tiles(df: Any, image: str, prediction: str | None, label: str | None, n: int
         _check_type(image, types_of(df)[image])
         chosen = df.select(*(_col(name).alias(f"c{i}") for i, name in enumerate(names)))
         rows = [dict(zip(names, row, strict=True)) for row in chosen.head(n)]
-    arrays: list[np.ndarray | str] = []
+    shown: list[np.ndarray | str] = []
+    ranges: list[tuple[float, float]] = []
     for row in rows:
         try:
-            arrays.append(pixels(row[image], size))
+            array = pixels(row[image], size)
         except _NotAnImage as problem:
-            arrays.append(str(problem))
-    scale = _white([a for a in arrays if isinstance(a, np.ndarray) and a.dtype != np.uint8])
+            shown.append(str(problem))
+        else:
+            ranges += [(float(array.min()), float(array.max()))] if array.dtype != np.uint8 else []
+            shown.append(_small(array))  # at once: a file of a megabyte may be many of pixels
+    scale = _white(ranges)
     return Tiles(
-        tuple(_tile(array, row, prediction, label, scale) for array, row in zip(arrays, rows, strict=True)),
+        tuple(_tile(array, row, prediction, label, scale) for array, row in zip(shown, rows, strict=True)),
         "" if rows else "no rows",
     )
 
@@ -115,7 +119,7 @@ def _tile(
     caption = f"{told}, is {real}" if right is False else told or real or ""
     if isinstance(array, str):
         return Tile(caption, None, right, array)
-    return Tile(caption, encoding.resized(_as_rgb(array, white), _MOST_SIDE), right)
+    return Tile(caption, _as_rgb(array, white), right)
 
 
 def _class(value: Any) -> str | None:
@@ -172,12 +176,22 @@ def _channels_last(array: np.ndarray, shape: Sequence[int] | None) -> np.ndarray
     raise _NotAnImage(f"shape {array.shape}; (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels can be shown")
 
 
-def _white(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+def _small(array: np.ndarray) -> np.ndarray:
+    """``(H, W, C)``, as large as it is shown: bytes as RGB, numbers as they are."""
+    if array.dtype == np.uint8:
+        return encoding.resized(_as_rgb(array, (0.0, 255.0)), _MOST_SIDE)
+    if max(array.shape[:2]) <= _MOST_SIDE:
+        return array
+    channels = np.moveaxis(array.astype(np.float32), 2, 0)
+    return np.stack([encoding.resized(channel, _MOST_SIDE) for channel in channels], axis=2)
+
+
+def _white(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The numbers that are black and white: 0 and 1, or 0 and 255, if all are within and reach beyond half of it; else the
-    least and the greatest."""
-    if not arrays:
+    least and the greatest. ranges: each image's."""
+    if not ranges:
         return 0.0, 255.0
-    low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low >= 0:
         for white in (1.0, 255.0):
             if white / 2 < high <= white:

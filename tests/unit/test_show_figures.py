@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import tracemalloc
 import wave
 
 import numpy as np
@@ -174,6 +175,26 @@ def test_the_alpha_channel_lies_on_white():
 def test_a_frame_without_the_column():
     with pytest.raises(ColumnNotFoundError, match="did you mean 'image'"):
         zeppelin.images(pd.DataFrame({"image": [1]}), imageCol="imag")
+
+
+def test_large_images_are_not_kept_at_their_size():
+    file = io.BytesIO()
+    Image.new("RGBA", (1500, 1000), (200, 0, 0, 255)).save(file, "PNG")
+    tracemalloc.start()
+    tiles = images.tiles(pd.DataFrame({"image": [file.getvalue()] * 10}), "image", None, None, 10, None).tiles
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # one of them is 4.5 MB as RGB
+    assert {tile.pixels.shape for tile in tiles} == {(171, 256, 3)}
+    assert tiles[0].pixels[0, 0].tolist() == [200, 0, 0]
+
+
+def test_large_arrays_keep_their_range():
+    dark = np.full((300, 600), 0.1)
+    dark[0, 0] = 1.0  # white is 1, whatever becomes of this pixel
+    (tile,) = images.tiles(pd.DataFrame({"image": [dark]}), "image", None, None, 1, None).tiles
+    assert tile.pixels.shape == (128, 256, 3)
+    assert tile.pixels[100, 100].tolist() == [26, 26, 26]
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
