@@ -1,4 +1,5 @@
-"""make demo: the jobs one after another, from training to a report; then say what was done."""
+"""make demo: the jobs one after another, from training to a report; then say what was done. All of it in `.demo`, in the folder
+where it is started, which has `conf`, `examples` and `jobs`."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def run(job: str) -> float:
     command = submit(job)
     show(command)
     started = time.monotonic()
-    status = subprocess.run(command, env=environment(), cwd=ROOT, check=False).returncode
+    status = subprocess.run(command, env=environment(), check=False).returncode
     if status:
         raise SystemExit(f"jobs/{job}.py ended with status {status}; see its messages above")
     return time.monotonic() - started
@@ -75,7 +76,7 @@ def scored(directory: Path) -> pa.Table | None:
 def start_stream() -> subprocess.Popen[str]:
     """Start the query; its Spark comes up while something else goes on."""
     (DEMO / "arriving").mkdir()
-    return subprocess.Popen(submit("score_stream"), env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(submit("score_stream"), env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 def stream(query: subprocess.Popen[str], rows: pa.Table) -> float:
@@ -116,7 +117,6 @@ def accuracy(table: pa.Table) -> str:
 
 def main() -> None:
     """The steps, and a table."""
-    os.chdir(ROOT)
     shutil.rmtree(DEMO, ignore_errors=True)
     started = time.monotonic()
     announce(1, "data: scikit-learn's handwritten digits, as a Parquet table")

@@ -24,11 +24,28 @@ def environment():
     return {**os.environ, **told, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
+def made_ready(folder: Path) -> Path:
+    """A folder to run in: what the jobs write in it is nobody else's."""
+    for name in ("conf", "examples", "jobs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def demo(environment):
+def here(tmp_path_factory):
+    return made_ready(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def demo(environment, here):
     """The finished demo's output."""
     ran = subprocess.run(
-        [sys.executable, "scripts/demo.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts/demo.py"],
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
     return ran.stdout
@@ -46,24 +63,24 @@ def test_trained_by_horovod_on_two_ranks(demo):
     assert "2 ranks, Horovod, cpu" in demo
 
 
-def test_batch_and_stream_scored_every_held_out_row_alike(demo):
-    batch = pq.read_table(ROOT / ".demo/scored").sort_by("id").to_pylist()
+def test_batch_and_stream_scored_every_held_out_row_alike(demo, here):
+    batch = pq.read_table(here / ".demo/scored").sort_by("id").to_pylist()
     assert len(batch) == 359
     rows = re.findall(r"score_(?:batch|stream)\s+(\d+)\s+[\d.]+\s+accuracy ([\d.]+)", demo)
     assert rows[0] == rows[1]
-    streamed = pq.read_table(ROOT / ".demo/scored_stream").sort_by("id").to_pylist()
+    streamed = pq.read_table(here / ".demo/scored_stream").sort_by("id").to_pylist()
     assert [(row["id"], row["prediction"]) for row in streamed] == [(row["id"], row["prediction"]) for row in batch]
 
 
-def test_closing_lines_run_as_printed(demo, environment):
+def test_closing_lines_run_as_printed(demo, environment, here):
     lines = [line.strip() for line in demo.splitlines() if line.startswith(("  import numpy", "  bundle"))]
     assert len(lines) == 3
     script = "\n".join([*lines[:2], f"print({lines[2]}.shape)"])
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "(1, 10)", ran.stderr
 
 
-def submit(environment, job, conf):
+def submit(environment, here, job, conf):
     command = [
         BIN / "spark-submit",
         "--properties-file",
@@ -72,41 +89,46 @@ def submit(environment, job, conf):
         "--conf-file",
         conf,
     ]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_bad_conf_is_exit_status_2(environment, tmp_path):
+def test_bad_conf_is_exit_status_2(environment, here, tmp_path):
     conf = tmp_path / "conf.yaml"
     conf.write_text("sourc: here\nbundle: there\noutput: [1]\n")
-    ran = submit(environment, "score_batch", conf)
+    ran = submit(environment, here, "score_batch", conf)
     assert ran.returncode == 2
     assert "did you mean 'source'?" in ran.stdout  # to which spark-submit sends its Python's stderr too
     assert "output: should be a text (got a list, [1])" in ran.stdout
 
 
-def test_the_registrys_champion_scored_and_did_not_drift(demo):
-    assert {row["model_version"] for row in pq.read_table(ROOT / ".demo/scored_stream").to_pylist()} == {"1"}
-    told = json.loads((ROOT / ".demo/drift.json").read_text())
+def test_the_registrys_champion_scored_and_did_not_drift(demo, here):
+    assert {row["model_version"] for row in pq.read_table(here / ".demo/scored_stream").to_pylist()} == {"1"}
+    told = json.loads((here / ".demo/drift.json").read_text())
     assert (told["rows"], told["above"]) == (359, [])
-    assert told["digest"] == json.loads((ROOT / ".demo/evaluation.json").read_text())["digest"]
+    assert told["digest"] == json.loads((here / ".demo/evaluation.json").read_text())["digest"]
 
 
-def test_the_pages_first_example_runs_as_printed(environment):
+def test_the_pages_first_example_runs_as_printed(environment, tmp_path):
     lines = re.search(r"```sh\n(.*?)```", (ROOT / "docs/jobs.md").read_text(), re.DOTALL)[1]
     ran = subprocess.run(
-        ["bash", "-e", "-c", lines], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-e", "-c", lines],
+        cwd=made_ready(tmp_path),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
     assert re.search(r"(?m)^accuracy +0\.9", ran.stdout)
 
 
 @pytest.fixture
-def stream(demo, environment, tmp_path):
+def stream(demo, environment, here, tmp_path):
     """A conf of a stream out of ``arriving``, and a function that starts it by spark-submit and waits until it scores."""
     (tmp_path / "arriving").mkdir()
     (tmp_path / "stream.yaml").write_text(
         f"source: {{format: parquet, path: {tmp_path}/arriving, columns: 'id bigint, image array<float>, label int'}}\n"
-        f"model: {ROOT}/.demo/bundle\nsink: {{kind: parquet, uri: {tmp_path}/out}}\n"
+        f"model: {here}/.demo/bundle\nsink: {{kind: parquet, uri: {tmp_path}/out}}\n"
         f"checkpoint: {tmp_path}/checkpoint\ntrigger: 100 milliseconds\n"
     )
     started = []
@@ -114,7 +136,7 @@ def stream(demo, environment, tmp_path):
     def start():
         command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py"]
         command += ["--conf-file", tmp_path / "stream.yaml", "--log-format", "json"]
-        query = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        query = subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, text=True)
         started.append(query)
         assert any('"event": "scoring"' in line for line in query.stdout)
         return query
@@ -131,8 +153,10 @@ def arrive(tmp_path, name, rows):
 
 
 @pytest.mark.parametrize("to", ["jvm", "python"])
-def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_rest(stream, environment, tmp_path, to):
-    table = pq.read_table(ROOT / ".demo/digits/test")
+def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_rest(
+    stream, environment, here, tmp_path, to
+):
+    table = pq.read_table(here / ".demo/digits/test")
     query = stream()
     (python,) = (one for one in psutil.Process(query.pid).children() if "score_stream" in " ".join(one.cmdline()))
     arrive(tmp_path, "first", table.slice(0, 100))
@@ -148,15 +172,15 @@ def test_sigterm_ends_a_stream_between_batches_and_the_next_run_takes_up_the_res
         return
     told = subprocess.run(
         [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py", "--conf-file",
-         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=ROOT, env=environment, check=False,
+         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=here, env=environment, check=False,
     )  # fmt: skip
     assert told.returncode == 0
     assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == sorted(table["id"].to_pylist())
 
 
-def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(stream, environment, tmp_path):
+def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(stream, environment, here, tmp_path):
     query = stream()
-    arrive(tmp_path, "first", pq.read_table(ROOT / ".demo/digits/test"))
+    arrive(tmp_path, "first", pq.read_table(here / ".demo/digits/test"))
     while not list((tmp_path / "checkpoint").glob("offsets/0")):  # the first batch begins, and takes seconds
         time.sleep(0.01)
     query.send_signal(signal.SIGTERM)
@@ -166,18 +190,18 @@ def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(stream, environmen
     assert query.wait(20) in (0, 128 + signal.SIGTERM)  # 0: the batch was faster
     told = subprocess.run(
         [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "jobs/score_stream.py", "--conf-file",
-         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=ROOT, env=environment, check=False,
+         tmp_path / "stream.yaml", "--set", "trigger=available now"], cwd=here, env=environment, check=False,
     )  # fmt: skip
     assert told.returncode == 0
     assert len(set(pq.read_table(tmp_path / "out")["id"].to_pylist())) == len(pq.read_table(tmp_path / "out")) == 359
 
 
-def test_sigterm_to_the_jvm_ends_training_with_75_and_the_next_run_goes_on(demo, environment, tmp_path):
+def test_sigterm_to_the_jvm_ends_training_with_75_and_the_next_run_goes_on(demo, environment, here, tmp_path):
     command = [BIN / "spark-submit", "--properties-file", "conf/spark/local.conf", "--py-files", "examples/digits.py",
                "jobs/train.py", "--conf-file", "conf/demo/train.yaml", "--set", f"bundle={tmp_path}/bundle", "--set",
                f"estimator.checkpointDir={tmp_path}/checkpoints", "--set", "resume=true", "--log-format", "json"]  # fmt: skip
     epochs = ["--set", "estimator.epochs=1000"]
-    job = subprocess.Popen([*command, *epochs], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    job = subprocess.Popen([*command, *epochs], cwd=here, env=environment, stdout=subprocess.PIPE, text=True)
     assert any('"event": "epoch"' in line and '"epoch": 5' in line for line in job.stdout)
     job.send_signal(signal.SIGTERM)
     said = job.stdout.read()
@@ -185,7 +209,7 @@ def test_sigterm_to_the_jvm_ends_training_with_75_and_the_next_run_goes_on(demo,
     assert "told to end" in said or "ended by a signal" in said
     ran = subprocess.run(
         [*command, "--set", "estimator.epochs=8", "--dry-run"],
-        cwd=ROOT,
+        cwd=here,
         env=environment,
         capture_output=True,
         text=True,
