@@ -53,7 +53,7 @@ def a_backfill(drawn: random.Random, kills: int, slots: int, ledger: str | None)
     started, problem = time.monotonic(), "none"
     with tempfile.TemporaryDirectory(prefix="sparkdl-slots-") as folder:
         more = {"ledger": ledger} if ledger else {}
-        scene = slot_scene.Scene(Path(folder), slots, files=4, rows=4000, model={"batchSize": 1}, **more)
+        scene = slot_scene.Scene(Path(folder), slots, files=4, rows=4000, settings={"batchSize": 1}, **more)
         killed: list[str] = []
         try:
             slot_scene.killed_backfill(scene, drawn, kills, killed)

@@ -75,6 +75,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def is_folder(uri: str) -> bool:
+    """True when there is a folder at ``uri``."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+
+
 def size(uri: str) -> int:
     """Of a file, in bytes."""
     filesystem, path = resolve(uri)
@@ -231,6 +237,21 @@ def move(uri: str, target: str) -> None:
         filesystem.move(path, resolve(target)[1])
     except OSError as error:
         raise StoreError(f"cannot rename {shown(uri)!r} to {shown(target)!r}: {error}", uri=shown(uri)) from error
+
+
+def sync(uri: str, *, below: bool = True) -> None:
+    """See a local folder, with all that is below it or its names alone, through to the disk, so that it is there although the
+    machine is lost; other stores do so themselves."""
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    for folder, _, files in os.walk(path) if below else [(path, [], [])]:
+        for name in (*files, ""):
+            handle = os.open(os.path.join(folder, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def exchange(uri: str, other: str) -> bool:

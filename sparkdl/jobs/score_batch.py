@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sparkdl import store
 from sparkdl.conf import ScoreBatchConf
 from sparkdl.errors import InvalidParamError
 from sparkdl.jobs import models, status
 from sparkdl.jobs.run import Run
 
 if TYPE_CHECKING:
+    from sparkdl.model import TorchModel
+    from sparkdl.score.job import Job
     from sparkdl.slots.scheduled import Schedule
 
 CONF = ScoreBatchConf
@@ -44,41 +49,36 @@ def plan(run: Run, conf: ScoreBatchConf, args: argparse.Namespace) -> Iterator[t
 
 
 def _table(run: Run, conf: ScoreBatchConf, uri: str, output: str) -> Iterator[tuple[str, str]]:
+    checked = _checked(run, conf, models.model(run, conf.model, conf.settings, conf.registry), uri, output)
+    yield "source", f"{store.shown(uri)}, columns {checked.source.df.columns}"
+    yield "model", f"{store.shown(conf.model)}, {checked.model.signature}"
+    yield "output", f"{store.shown(output)}, columns {[field['name'] for field in checked.told['fields']]}"
+
+
+def _checked(run: Run, conf: ScoreBatchConf, model: TorchModel, uri: str, output: str) -> Job:
     from sparkdl.score import job, sources
     from sparkdl.score.output import Layout
 
-    source = sources.opened(run.spark, uri)
-    yield "source", f"{uri}, columns {source.df.columns}"
-    model = models.model(run, conf.bundle, conf.model, conf.registry)
-    yield "model", f"{conf.bundle}, {model.signature}"
     layout = Layout.checked(conf.partitionBy, conf.rowGroupSize, conf.compression)
-    made = job.checked(source, model, output, conf.columns, layout, overwrite=conf.overwrite)
-    yield "output", f"{output}, columns {[field['name'] for field in made.told['fields']]}"
+    source = sources.opened(run.spark, uri)
+    return job.checked(source, model, output, conf.columns, layout, overwrite=conf.overwrite)
 
 
 def start(run: Run, conf: ScoreBatchConf, args: argparse.Namespace) -> int:
     """Score the table, or the slots, and say what became of the rows."""
-    from sparkdl.score.batch import score_table
-    from sparkdl.slots.scheduled import too_many
+    from sparkdl.score import batch
+    from sparkdl.slots import model
 
     schedule = _schedule(run, conf, args)
     if schedule is not None:
         return schedule.work()
-    done = score_table(
-        conf.source,
-        models.model(run, conf.bundle, conf.model, conf.registry),
-        conf.output,
-        columns=conf.columns,
-        partitionBy=conf.partitionBy,
-        rowGroupSize=conf.rowGroupSize,
-        compression=conf.compression,
-        overwrite=conf.overwrite,
-        spark=run.spark,
-    )
-    run.show(f"scored: {done}", output=conf.output, already=done.already, **done.to_json())
-    bad = sum(done.invalid.values())
-    if conf.maxInvalid is not None and bad > conf.maxInvalid * done.rows:
-        run.tell("partly", too_many(bad, done.rows, conf.maxInvalid))
+    about = {"run": run.id, "started": time.time()}
+    scores = model.of(run, conf)
+    job = _checked(run, conf, scores.torch, conf.source, conf.output)
+    done = batch.made(replace(job, about={**about, "model": scores.told}))
+    run.show(f"scored: {done}", output=store.shown(conf.output), already=done.already, **done.to_json())
+    if conf.maxInvalid is not None and done.bad > conf.maxInvalid * done.rows:
+        run.tell("partly", done.too_many(conf.maxInvalid))
         return status.PARTLY
     return status.DONE
 

@@ -6,17 +6,18 @@ and no row passes through the JVM. By ``dataframe`` it is ``model.transform`` an
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sparkdl import store
+from sparkdl import session, store
 from sparkdl.columns import KINDS
-from sparkdl.errors import InvalidParamError
+from sparkdl.errors import InvalidParamError, SparkdlError
 from sparkdl.score import job as jobs
-from sparkdl.score import scan, sources, staging
+from sparkdl.score import scan, sources, staging, written
 from sparkdl.score.job import Job
 from sparkdl.score.output import Layout
 from sparkdl.score.parquet import NotScannable
@@ -67,15 +68,20 @@ def score_table(
     a store that cannot rename a folder (S3, GCS). Later DataError for a bad row with ``handleInvalid`` ``error``, or for
     a file that cannot be read, naming the file; ScoringError if the Spark job failed.
     """
-    started = time.monotonic()
     layout = Layout.checked(partitionBy, rowGroupSize, compression)
     job = jobs.checked(sources.opened(spark, source), jobs.model_of(model), sink, columns, layout, overwrite=overwrite)
+    return made(job, verbose=verbose)
+
+
+def made(job: Job, *, verbose: bool = True) -> ScoredTable:
+    """Score the checked job's table, unless it is there, in a staging folder without a lease. Raises as ``score_table``."""
+    started = time.monotonic()
     if job.sink is None:
         done = scored(job, None, verbose=verbose)
     else:
         place = Staging(job.sink, job.key)
         staging.recover(job.sink)
-        found = staging.committed(job.sink, place.key, overwrite=overwrite)
+        found = written.committed(job.sink, place.key, overwrite=job.overwrite)
         if found is not None:
             return ScoredTable.from_json(found, uri=job.sink, seconds=time.monotonic() - started, already=True)
         place.claim()
@@ -119,11 +125,15 @@ def _by_dataframe(job: Job, place: Staging | None, why: str) -> ScoredTable:
     if job.error_column:
         kept.append(problem.alias(job.error_column))
     try:
+        writer = table.select(*kept).write.mode("overwrite")
         if place is None:
-            table.select(*kept).write.format("noop").mode("overwrite").save()
+            save = writer.format("noop").save
         else:
-            writer = table.select(*kept).write.mode("overwrite").options(**options)
-            writer.partitionBy(*job.layout.partition_by).parquet(store.hadoop_uri(place.table))
+            path = store.hadoop_uri(place.table)
+            save = functools.partial(writer.options(**options).partitionBy(*job.layout.partition_by).parquet, path)
+        session.stoppable(job.source.df.sparkSession, save, job.guard)
+    except SparkdlError:  # of the guard
+        raise
     except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
         scan.raise_explained(error, place)
     told = seen.get

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 
 from sparkdl import store
 from sparkdl.errors import StoreError
-from sparkdl.score import staging
-from sparkdl.score.staging import GATE, MANIFEST, OLD
+from sparkdl.score import staging, written
+from sparkdl.score.staging import GATE, OLD
+from sparkdl.score.written import MANIFEST
 
 _TAKEN = "taken-"
 _KEPT = re.compile(rf"(^|/)(done-[0-9a-f]+|{GATE}/{OLD})/")
@@ -64,7 +65,7 @@ def remove(sink: str, token: str) -> None:
 def leave(sink: str, token: str) -> None:
     """Remove the holder of a run that failed, unless there are finished pieces in it, or a table that it had renamed."""
     try:
-        paths = staging.paths(staging.holder(sink, token))
+        paths = written.paths(staging.holder(sink, token))
     except OSError as error:  # the failure itself is to be told, not this
         logger.info("%s cannot be looked into: %s", staging.holder(sink, token), error)
         return
@@ -134,8 +135,8 @@ def _put_back(folder: str, sink: str) -> None:
             store.move(store.join(gate, name), table)
 
 
-def _manifest(folder: str) -> staging.Told:
-    found = staging.read(store.join(folder, MANIFEST))
+def _manifest(folder: str) -> written.Told:
+    found = written.read(store.join(folder, MANIFEST))
     return found if isinstance(found, dict) else {}
 
 

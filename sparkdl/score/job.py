@@ -14,7 +14,7 @@ from sparkdl import columns as arrow_columns
 from sparkdl import store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, OverlapError, SignatureError, StoreError
-from sparkdl.score import staging
+from sparkdl.score import written
 from sparkdl.score.output import Layout
 from sparkdl.score.sources import Source
 
@@ -82,7 +82,7 @@ def checked(source: Source, model: TorchModel, sink: Any, columns: Any, layout: 
     layout.check_columns({field["name"]: field["type"] for field in told["fields"]})
     if sink is not None:
         sink = _folder(sink)
-        staging.check_sink(sink)
+        written.check_sink(sink)
         _check_apart(source, sink)
     return Job(source, model, sink, passed, outputs, error_column, told, layout, overwrite)
 
@@ -170,5 +170,7 @@ def _check_apart(source: Source, sink: str) -> None:
     for place in source.places:
         if store.overlap(sink, place):
             raise OverlapError(
-                f"the table {sink!r} and its source, {place!r}, lie in one another; choose another place", uri=sink
+                f"the table {store.shown(sink)!r} and its source, {store.shown(place)!r}, lie in one another; choose "
+                "another place",
+                uri=store.shown(sink),
             )

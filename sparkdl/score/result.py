@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from sparkdl import store
 from sparkdl.errors import StoreError
 
 
@@ -29,6 +30,18 @@ class ScoredTable:
     resumed: int = 0
     already: bool = False
 
+    @property
+    def bad(self) -> int:
+        """How many rows are."""
+        return sum(self.invalid.values())
+
+    def too_many(self, share: float) -> str:
+        """What to say of a table with more bad rows than that."""
+        return (
+            f"{self.bad:,} of its {self.rows:,} rows are bad, more than maxInvalid {share:g} allows; its table is there "
+            "all the same"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """What is true of the table, whoever asks for it, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("uri", "seconds", "already")}
@@ -47,7 +60,11 @@ class ScoredTable:
             ) from error
 
     def __repr__(self) -> str:
-        rows = f"{self.rows:,} rows" if self.uri is None else f"{self.written:,} of {self.rows:,} rows in {self.uri!r}"
+        rows = (
+            f"{self.rows:,} rows"
+            if self.uri is None
+            else f"{self.written:,} of {self.rows:,} rows in {store.shown(self.uri)!r}"
+        )
         bad = "".join(f", {count:,} {kind}" for kind, count in sorted(self.invalid.items()))
         how = f"{self.way}, {self.seconds:,.1f} s, {self.rows / max(self.seconds, 1e-9):,.0f} rows/s"
         before = f", {self.resumed} of {self.pieces} pieces finished before" if self.resumed else ""

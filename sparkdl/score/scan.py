@@ -18,9 +18,10 @@ from sparkdl.score.output import file_schema, folder_name, write_empty
 from sparkdl.score.parquet import arrow_schema
 from sparkdl.score.pieces import Piece, cut
 from sparkdl.score.result import ScoredTable
-from sparkdl.score.staging import Staging, Told
+from sparkdl.score.staging import Staging
 from sparkdl.score.udf import scorer_of
 from sparkdl.score.work import Work
+from sparkdl.score.written import Told
 
 _TOLD = "told string"
 _EMPTY = "part-empty.parquet"

@@ -27,19 +27,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pyarrow import fs
 
 from sparkdl import store
 from sparkdl.data import lease
 from sparkdl.errors import StoreError
 from sparkdl.score.pieces import Piece
+from sparkdl.score.written import MANIFEST, REMEDY, Told, keep_only, paths, read
 
-MANIFEST = "_sparkdl.json"  # readers of Parquet do not see names with an underscore
-_BESIDE = ("_SUCCESS", "_metadata", "_common_metadata", "_temporary", MANIFEST)
 FAILED, PLAN, OLD, GATE = "failed.json", "plan.json", "old", "commit"
-Told = dict[str, Any]
 _claimed: set[str] = set()  # folders that this process works on
 _claims = threading.Lock()
 logger = logging.getLogger(__name__)
@@ -132,6 +127,7 @@ class Staging:
         found = read(store.join(self.folder, PLAN))
         if found is None or found["id"] != self.plan:
             raise StoreError(f"the run that made {self.sink!r} is over, and so is its piece {number}", uri=self.sink)
+        store.sync(self.work(attempt))
         for file in told["files"]:
             target = store.join(self.table, file)
             filesystem, path = store.resolve(posixpath.dirname(target))
@@ -198,16 +194,19 @@ class Staging:
         final = store.join(self.gate, f"final-{uuid.uuid4().hex}")
         kept = set(paths(self.table) if files is None else files)
         names = sorted(name for name in kept if name.endswith(".parquet"))
-        manifest = {"key": self.key, "told": told, "files": names, **(about or {})}
+        manifest = {**(about or {}), "key": self.key, "told": told, "files": names}
         if self.token is not None:
             known = sums or {}
             digests = {name: known.get(name) or store.sha256(store.join(self.table, name)) for name in names}
-            manifest |= {"token": self.token, "sha256": digests, "time": time.time()}
+            sizes = {name: store.size(store.join(self.table, name)) for name in names}
+            manifest |= {"token": self.token, "sha256": digests, "bytes": sizes, "time": time.time()}
         store.write_bytes(store.join(self.table, MANIFEST), json.dumps(manifest, indent=2).encode())
         store.move(self.table, final)  # a late attempt makes another table/
         try:
-            _keep_only(final, {*kept, MANIFEST})
+            keep_only(final, {*kept, MANIFEST})
+            store.sync(final)  # a ledger may tell of it at once, and a machine be lost
             self._publish(final, overwrite)
+            store.sync(posixpath.dirname(self.sink.rstrip("/")), below=False)
         except BaseException:
             if store.exists(final) and not store.exists(self.table):
                 store.move(final, self.table)  # for the next run
@@ -222,7 +221,7 @@ class Staging:
         if not store.exists(self.sink):
             store.move(final, self.sink)
         elif not overwrite:
-            raise StoreError(f"something was written to {self.sink!r} meanwhile; {_REMEDY}", uri=self.sink)
+            raise StoreError(f"something was written to {self.sink!r} meanwhile; {REMEDY}", uri=self.sink)
         elif not store.exchange(final, self.sink):
             old = store.join(self.gate, OLD)
             store.move(self.sink, old)
@@ -232,9 +231,6 @@ class Staging:
                 if store.exists(old):  # else whoever took the lease over has put it back
                     store.move(old, self.sink)
                 raise
-
-
-_REMEDY = "replace it by overwrite=True, or choose another place"
 
 
 def prefix(name: str) -> str:
@@ -248,16 +244,6 @@ def holder(sink: str, token: str) -> str:
     return store.join(parent, f"{prefix(name)}.{token}")
 
 
-def check_sink(sink: str) -> None:
-    """Raise StoreError for a store in which a folder is not renamed in one step."""
-    if not store.renames_folders(sink):
-        raise StoreError(
-            f"the store of {sink!r} cannot rename a folder in one step, so a reader would see half a table; write to a "
-            "local or HDFS path and copy it, or use model.transform(df).write",
-            uri=sink,
-        )
-
-
 def recover(sink: str) -> None:
     """Put back the table that a run had renamed when it died, just before its own table could take that place."""
     parent, name = posixpath.split(sink.rstrip("/"))
@@ -267,76 +253,3 @@ def recover(sink: str) -> None:
         is_left = lease.is_named(found, prefix(name)) and store.exists(old) and lease.is_abandoned(folder)
         if is_left and not store.exists(sink):
             store.move(old, sink)
-
-
-def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
-    """What was told of the table at ``sink`` if it is of this key; None if it is to be made.
-
-    Raises StoreError if something else is there and is not to be replaced, or is no table.
-    """
-    if not store.exists(sink):
-        return None
-    is_folder = _is_folder(sink)
-    names = store.names(sink) if is_folder else []
-    manifest = read(store.join(sink, MANIFEST)) if MANIFEST in names else None
-    what = "something"
-    if isinstance(manifest, dict) and {"key", "told", "files"} <= manifest.keys():
-        gone = sorted(set(manifest["files"]) - paths(sink))
-        if manifest["key"] == key and not gone:
-            told: Told = manifest["told"]
-            return told
-        what = f"a table that lacks its file {gone[0]!r}" if gone else "a table of other rows, model or settings"
-    if not overwrite:
-        raise StoreError(f"there is {what} at {sink!r} already; {_REMEDY}", uri=sink)
-    strange = [name for name in names if not _is_of_table(name)]
-    if strange or not is_folder:
-        what = f"it holds {strange[0]!r}" if strange else "it is a file"
-        raise StoreError(f"{sink!r} is no folder of Parquet files, {what}; it is not overwritten", uri=sink)
-    return None
-
-
-def read(uri: str) -> Any:
-    """The JSON value in a file; None if there is none, or no whole one: a store may show a file that is being written."""
-    try:
-        return json.loads(store.read_bytes(uri))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        logger.debug("%s is taken as not there: %s", uri, error)
-        return None
-
-
-def _is_folder(uri: str) -> bool:
-    filesystem, path = store.resolve(uri)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
-
-
-def _is_of_table(name: str) -> bool:
-    """Parquet files, partitions, what Spark and Hadoop put beside them; not the log of a Delta table."""
-    return name.endswith((".parquet", ".crc")) or "=" in name or name in _BESIDE
-
-
-def _keep_only(folder: str, files: set[str]) -> None:
-    """Delete all other files in the folder, and folders without any: of attempts that were lost before they were done."""
-    filesystem, path = store.resolve(folder)
-    there = paths(folder)
-    if files - there:
-        raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
-    for name in there - files:
-        filesystem.delete_file(posixpath.join(path, name))
-    kept = {parent for name in files for parent in _parents(name)}
-    empty = paths(folder, fs.FileType.Directory) - kept
-    for name in sorted(empty, reverse=True):  # what is in a folder comes before it
-        filesystem.delete_dir(posixpath.join(path, name))
-
-
-def paths(folder: str, kind: fs.FileType = fs.FileType.File) -> set[str]:
-    """Their paths under the folder."""
-    filesystem, path = store.resolve(folder)
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    return {posixpath.relpath(info.path, path) for info in found if info.type == kind}
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:i]) for i in range(1, len(parts))]

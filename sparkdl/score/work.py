@@ -18,8 +18,9 @@ from sparkdl.score.output import Layout, PieceWriter
 from sparkdl.score.parquet import read
 from sparkdl.score.pieces import Piece
 from sparkdl.score.scorer import Scored, Scorer
-from sparkdl.score.staging import Staging, Told
+from sparkdl.score.staging import Staging
 from sparkdl.score.udf import problem_column
+from sparkdl.score.written import Told
 
 _AHEAD = 2  # batches that wait for the writer
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pyarrow import fs
-
 from sparkdl import store
-from sparkdl.score import staging
-from sparkdl.score.staging import MANIFEST
+from sparkdl.score import written
+from sparkdl.score.written import MANIFEST
 
 Told = dict[str, Any]
-_OF_A_SLOT = {"slot", "run", "model", "input", "started", "time", "token", "told", "sha256", "key"}
+_OF_A_SLOT = {"slot", "run", "model", "input", "started", "time", "token", "told", "sha256", "bytes", "key"}
 
 
 def of(sink: str) -> Told | None:
     """Of the slot's table at ``sink``; None if there is none, or one that no slot's run made."""
-    found = staging.read(store.join(sink, MANIFEST))
+    found = written.read(store.join(sink, MANIFEST))
     return found if isinstance(found, dict) and found.keys() >= _OF_A_SLOT else None
 
 
@@ -36,16 +34,11 @@ def below(output: str) -> Iterator[tuple[str, Told]]:
         found = of(folder)
         if found is not None:
             yield folder, found
-        elif _is_folder(folder):
+        elif store.is_folder(folder):
             yield from below(folder)
 
 
 def missing(sink: str, manifest: Told) -> str | None:
-    """The first of its files that is not there."""
-    there = staging.paths(sink)
-    return next((name for name in sorted(manifest["sha256"]) if name not in there), None)
-
-
-def _is_folder(uri: str) -> bool:
-    filesystem, path = store.resolve(uri)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+    """The first of its files that is not there, or not of its size."""
+    there = written.sizes(sink)
+    return next((name for name, size in sorted(manifest["bytes"].items()) if there.get(name) != size), None)

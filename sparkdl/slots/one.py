@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
 from sparkdl.errors import InvalidParamError, LeaseLostError, LedgerError, SourceNotFoundError
-from sparkdl.score import batch, fence, sources, staging
+from sparkdl.score import batch, fence, sources, written
 from sparkdl.score import job as jobs
 from sparkdl.score.output import Layout
 from sparkdl.score.result import ScoredTable
@@ -17,29 +17,15 @@ from sparkdl.score.staging import Staging
 from sparkdl.slots import late, manifest
 from sparkdl.slots.lease import Lease
 from sparkdl.slots.ledger import Ledger
+from sparkdl.slots.model import Model
 from sparkdl.slots.slot import Slot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparkdl.conf import ScoreBatchConf
-    from sparkdl.model import TorchModel
 
 Told = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What scores. name: as the conf has it; version: in its registry, or None."""
-
-    torch: TorchModel
-    name: str
-    version: int | None
-
-    @property
-    def told(self) -> Told:
-        """For a manifest."""
-        return {"name": store.shown(self.name), "version": self.version, "digest": self.torch.bundle.digest}
 
 
 @dataclass(frozen=True)
@@ -101,7 +87,7 @@ class Work:
 
     def _made(self, job: jobs.Job, place: Staging) -> ScoredTable:
         started = time.monotonic()
-        staging.committed(place.sink, place.key, overwrite=job.overwrite)  # raises if it may not be replaced
+        written.committed(place.sink, place.key, overwrite=job.overwrite)  # raises if it may not be replaced
         done = batch.scored(job, place, verbose=False)
         return replace(done, seconds=time.monotonic() - started)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl import session, store
 from sparkdl.errors import LeaseLostError, LedgerError, OverlapError, SparkdlError
-from sparkdl.jobs import models, status
+from sparkdl.jobs import status
 from sparkdl.jobs.run import Run
-from sparkdl.score import staging
+from sparkdl.score import written
 from sparkdl.score.result import ScoredTable
-from sparkdl.slots import late, lease, manifest, one
+from sparkdl.slots import late, lease, manifest, model, one
 from sparkdl.slots.entry import Entry
 from sparkdl.slots.ledger import DONE, Ledger, url_of
 from sparkdl.slots.slot import Slot
@@ -47,7 +47,7 @@ class Schedule:
     def __init__(self, run: Run, conf: ScoreBatchConf, slots: Sequence[Slot], *, rescore: bool) -> None:
         self.run, self.conf, self.slots, self.rescore = run, conf, list(slots), rescore
         output = store.absolute(conf.output)
-        staging.check_sink(output)
+        written.check_sink(output)
         for slot in slots:
             source = slot.source(conf.source)
             if store.overlap(source, output):
@@ -206,10 +206,10 @@ class Schedule:
     def _done(self, slot: Slot, done: ScoredTable) -> None:
         self.ended[ALREADY if done.already else SCORED] += 1
         self._tell("scored", slot, f"{done}", **done.to_json())
-        bad, share = sum(done.invalid.values()), self.conf.maxInvalid
-        if share is not None and bad > share * done.rows:
+        share = self.conf.maxInvalid
+        if share is not None and done.bad > share * done.rows:
             self.statuses.append(status.PARTLY)
-            self._warn("partly", slot, too_many(bad, done.rows, share))
+            self._warn("partly", slot, done.too_many(share))
 
     def _failed(self, work: one.Work, slot: Slot, error: Exception) -> None:
         is_full, is_alive = _is_full(error), session.is_alive(work.spark)
@@ -226,7 +226,7 @@ class Schedule:
         if self._work is None:
             spark = self.run.spark  # where the registry may be told
             self._work = one.Work(
-                self.conf, self.ledger, self.run.id, spark, model_of(self.run, self.conf), self._guard
+                self.conf, self.ledger, self.run.id, spark, model.of(self.run, self.conf), self._guard
             )
         return self._work
 
@@ -240,25 +240,6 @@ class Schedule:
     def _warn(self, event: str, slot: Slot, text: str, **fields: Any) -> None:
         extra = {"event": event, "fields": {"slot": slot.name, **fields}}
         logger.warning("slot %s: %s", slot.name, text, extra=extra)
-
-
-def too_many(bad: int, rows: int, share: float) -> str:
-    """Of a table with more bad rows than the conf allows."""
-    return (
-        f"{bad:,} of its {rows:,} rows are bad, more than maxInvalid {share:g} allows; its table is there all the same"
-    )
-
-
-def model_of(run: Run, conf: ScoreBatchConf) -> one.Model:
-    """The conf's model, with its version if it is in a registry: an alias is looked up once a run."""
-    from sparkdl.registry import uri
-
-    if not uri.is_registry_uri(conf.bundle):
-        return one.Model(models.model(run, conf.bundle, conf.model), conf.bundle, None)
-    name = uri.parse(conf.bundle)
-    version = models.registry(run, conf.registry).resolve(name.name, name.at)
-    numbered = f"{uri.SCHEME}{name.name}/{version}"
-    return one.Model(models.model(run, numbered, conf.model, conf.registry), conf.bundle, version)
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -65,7 +65,7 @@ class Scene:
                 self.add(day, f"{i}.parquet", number * self.rows + i * rows, rows)
         told = {
             "source": f"{self.folder}/events/day={{date}}",
-            "bundle": f"{self.folder}/bundle",
+            "model": f"{self.folder}/bundle",
             "output": str(self.output),
         }
         (self.folder / "conf.yaml").write_text(yaml.safe_dump({**told, "slot": "day", "lease": 3, **conf}))

@@ -45,7 +45,7 @@ def check_jobs(cluster, folder, *, streams=True, **how) -> None:
     assert float(accuracy) > 0.8
     assert os.listdir(cluster.folder / "store") == [], "what fit needed on the way is gone"
 
-    done = submit(cluster, "score_batch", folder, source="digits", bundle="bundle", output="scored", **how)
+    done = submit(cluster, "score_batch", folder, source="digits", model="bundle", output="scored", **how)
     assert done.returncode == 0, done.stdout[-4000:]
     check_scored(folder / "scored")
 

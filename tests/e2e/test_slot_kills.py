@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 
 import pytest
 import slot_scene
@@ -14,10 +15,10 @@ import slot_scene
 )
 def test_kills_of_two_schedulers(tmp_path, slots, kills):
     is_long = kills > 10
-    scene = slot_scene.Scene(tmp_path, slots, files=3, rows=4000 if is_long else 200, model={"batchSize": 1})
+    scene = slot_scene.Scene(tmp_path, slots, files=3, rows=4000 if is_long else 200, settings={"batchSize": 1})
     killed = []
     slot_scene.killed_backfill(scene, random.Random(7), kills, killed, most_s=8.0 if is_long else 4.0)
-    assert killed
+    assert len(killed) >= min(kills, 2)
     assert scene.check() == slots
     again = scene.start("--backfill", scene.range)
     assert again.wait() == 0
@@ -31,6 +32,13 @@ def test_a_driver_that_stands_still_ends_when_another_has_its_slot(tmp_path):
     late = scene.start("--date", day)
     try:
         assert late.until("started")
+        until = time.monotonic() + slot_scene.PATIENCE_S
+        while not list(
+            scene.output.glob(f".date={day}.sparkdl.*/*/plan.json")
+        ):  # it scores, and is not within the ledger
+            assert time.monotonic() < until
+            assert late.process.poll() is None
+            time.sleep(0.001)
         os.killpg(late.process.pid, signal.SIGSTOP)
         other = scene.start("--date", day, "--set", "wait=60")
         assert other.wait() == 0, "".join(other.said[-20:])

@@ -3,10 +3,10 @@
 import datetime
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +16,12 @@ import yaml
 from torch import nn
 
 import sparkdl
-from sparkdl import Signature, TensorSpec, store
+from sparkdl import Signature, TensorSpec, session, store
 from sparkdl.__main__ import main as sparkdl_main
 from sparkdl.jobs.command import main
-from sparkdl.score import fence
-from sparkdl.slots import lease, ledger, manifest
+from sparkdl.jobs.run import Run
+from sparkdl.score import fence, sources
+from sparkdl.slots import lease, ledger, manifest, scheduled
 from sparkdl.slots.ledger import DONE, FAILED, Ledger
 
 DAYS = [datetime.date(2026, 11, day) for day in (1, 2, 3)]
@@ -62,7 +63,7 @@ class Lake:
         self.folder, self.output = folder, folder / "scored"
         self.conf = {
             "source": f"{folder}/events/day={{date}}",
-            "bundle": f"{bundle}/one",
+            "model": f"{bundle}/one",
             "output": str(self.output),
             "slot": "day",
         }
@@ -104,7 +105,7 @@ def test_a_backfill_and_what_spark_reads_of_it(lake, spark, capsys):
 def test_the_second_run_says_so_and_asks_spark_for_nothing(lake, jobs, capsys):
     assert lake.run("--date", "2026-11-01") == 0
     before, inode = jobs(), os.stat(lake.sink()).st_ino
-    assert lake.run("--date", "2026-11-01", bundle="/no/such/bundle") == 0
+    assert lake.run("--date", "2026-11-01", model="/no/such/bundle") == 0
     assert "slot 2026-11-01: is there already, scored by run 2026" in capsys.readouterr().err
     assert (jobs(), os.stat(lake.sink()).st_ino) == (before, inode)
 
@@ -128,7 +129,7 @@ def test_rescore_replaces_a_slot_and_keeps_the_old_until_then(lake, bundle, monk
         return whole(final, sink)
 
     monkeypatch.setattr(store, "exchange", looking)
-    assert lake.run("--date", "2026-11-01", "--rescore", bundle=f"{bundle}/two") == 0
+    assert lake.run("--date", "2026-11-01", "--rescore", model=f"{bundle}/two") == 0
     assert seen == [{i: i % 10 + 1.0 for i in (0, 1, 2, 3, 10, 11, 12, 13)}]
     assert lake.rows() == {i: 2 * (i % 10 + 1.0) for i in (0, 1, 2, 3, 10, 11, 12, 13)}
     assert lake.run("--date", "2026-11-01") == 0, "it is done, whatever the conf's model is now"
@@ -152,7 +153,10 @@ def test_late_input_is_reported_and_scored_again_by_choice(lake, capsys):
     for path in (lake.folder / "events/day=2026-11-01").iterdir():
         path.unlink()
     assert lake.run("--date", "2026-11-01", lateInput="rescore") == 0, "what is gone cannot be scored again"
-    assert "all of its files are gone" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "INFO" in said
+    assert "the files that it was scored from are gone" in said
+    assert "WARNING" not in said
     assert 77 in lake.rows()
 
 
@@ -193,7 +197,7 @@ def test_hours_and_partitions(lake, spark):
 
 def test_bad_rows_above_the_threshold_are_exit_4_and_the_slot_is_there(lake, capsys):
     write(lake.folder / "events/day=2026-11-01", "0.parquet", range(4), bad=1)
-    keeps = {"model": {"handleInvalid": "keep"}}
+    keeps = {"settings": {"handleInvalid": "keep"}}
     assert lake.run("--date", "2026-11-01", maxInvalid=0.1, **keeps) == 4
     assert (
         "1 of its 8 rows are bad, more than maxInvalid 0.1 allows; its table is there all the same"
@@ -208,15 +212,14 @@ def test_bad_rows_above_the_threshold_are_exit_4_and_the_slot_is_there(lake, cap
 
 def test_a_slot_that_failed_is_taken_up(lake, capsys):
     write(lake.folder / "events/day=2026-11-02", "0.parquet", range(4), bad=1)
+    (lake.folder / "events/day=2026-11-02/1.parquet").unlink()
     assert lake.run("--backfill", RANGE) == 1
     said = capsys.readouterr()
     assert said.out.strip() == "slots: 2 scored, 1 failed"
     assert "slot 2026-11-02: DataError: column 'x'" in said.err
     entry = lake.ledger.entry("2026-11-02")
     assert (entry.state, entry.held) == (FAILED, False)
-    assert not fence.tokens(lake.sink(DAYS[1])) or list(lake.output.glob(".date=*/*/done-*")), (
-        "nothing, or what is finished"
-    )
+    assert not fence.tokens(lake.sink(DAYS[1])), "nothing of it was finished"
     assert sparkdl_main(["runs", "--conf-file", str(lake.folder / "conf.yaml"), "--failed"]) == 0
     told = capsys.readouterr().out
     assert "2026-11-02" in told
@@ -226,22 +229,22 @@ def test_a_slot_that_failed_is_taken_up(lake, capsys):
     assert [each["state"] for each in lake.ledger.attempts() if each["slot"] == "2026-11-02"] == [FAILED, DONE]
 
 
-def test_another_run_has_the_slot(lake, capsys):
+def test_another_run_has_the_slot(lake, capsys, monkeypatch):
     lake.ledger.make()
     other = lease.asked_for(lake.ledger, "2026-11-01", lake.sink(), "other-run", 60, seen=None, rescore=False)
     assert lake.run("--date", "2026-11-01") == 75
     assert "slot 2026-11-01: another run works on it: other-run on " in capsys.readouterr().err
 
-    def end():
-        until = time.monotonic() + 60
-        while "other runs work on 1 slots; waiting 60 s" not in capsys.readouterr().err:
-            assert time.monotonic() < until
-        lake.ledger.renew("2026-11-01", other.token, 0)
+    tell = Run.tell
 
-    ender = threading.Thread(target=end)
-    ender.start()
+    def telling(self, event, text, **fields):
+        tell(self, event, text, **fields)
+        if event == "waiting":
+            assert text == "other runs work on 1 slots; waiting 60 s for them"
+            lake.ledger.renew("2026-11-01", other.token, 0)
+
+    monkeypatch.setattr(Run, "tell", telling)
     assert lake.run("--date", "2026-11-01", wait=60) == 0
-    ender.join()
     assert [each["state"] for each in lake.ledger.attempts()] == ["lost", DONE]
 
 
@@ -262,7 +265,7 @@ def test_the_ledger_is_lost_in_the_middle_of_a_slot_and_found_again(lake, monkey
         "take_over",
         lambda *told, take=fence.take_over: (take(*told), monkeypatch.setattr(lease.Lease, "check", lost)),
     )
-    assert lake.run("--date", "2026-11-01") == 75
+    assert lake.run("--date", "2026-11-01", lease=2) == 75
     assert "unable to open database file; nothing is lost" in capsys.readouterr().err
     assert not os.path.exists(lake.sink())
     monkeypatch.undo()
@@ -326,6 +329,41 @@ def test_a_table_that_somebody_removed_is_scored_again(lake, capsys):
     assert [len(lake.rows(day)) for day in DAYS] == [8, 8, 8]
 
 
+def test_a_file_that_was_cut_off_is_seen(lake, capsys):
+    assert lake.run("--date", "2026-11-01") == 0
+    file = next(Path(lake.sink()).glob("*.parquet"))
+    os.truncate(file, file.stat().st_size - 1)
+    assert lake.run("--date", "2026-11-01") == 0
+    assert f"its table lacks its file {file.name!r}" in capsys.readouterr().err
+    assert len(lake.rows()) == 8
+
+
+def test_a_slot_that_a_rebuild_forgot_is_scored_again(lake, capsys):
+    assert lake.run("--backfill", RANGE) == 0
+    shutil.rmtree(lake.sink(DAYS[0]))
+    next(Path(lake.sink(DAYS[1])).glob("*.parquet")).unlink()
+    assert sparkdl_main(["runs", "--conf-file", str(lake.folder / "conf.yaml"), "--rebuild"]) == 0
+    assert "1 written, 2 forgotten, 0 left, 1 broken" in capsys.readouterr().err
+    assert [entry.state for entry in lake.ledger.entries().values()] == ["new", "new", DONE]
+    assert lake.run("--date", "2026-11-01") == 0
+    assert lake.run("--date", "2026-11-02", "--rescore") == 0
+    assert [len(lake.rows(day)) for day in DAYS] == [8, 8, 8]
+    assert [entry.number for entry in lake.ledger.entries().values()] == [2, 2, 1]
+
+
+def test_a_table_that_is_there_needs_no_input_though_the_ledger_was_not_told(lake, capsys):
+    """As after a run that was killed between its commit and the ledger, and a retention that removed the input."""
+    assert lake.run("--date", "2026-11-01") == 0
+    assert lake.ledger.grant("2026-11-01", lake.ledger.entry("2026-11-01"), "2-00000000", "killed", 0, rescore=False)
+    shutil.rmtree(lake.folder / "events/day=2026-11-01")
+    inode = os.stat(lake.sink()).st_ino
+    assert lake.run("--date", "2026-11-01") == 0
+    assert os.stat(lake.sink()).st_ino == inode
+    assert lake.ledger.entry("2026-11-01").state == DONE
+    assert lake.run("--date", "2026-11-01", "--rescore") == 3, "which takes input"
+    assert "there are no files at" in capsys.readouterr().err
+
+
 def test_what_no_slot_s_run_made_is_not_replaced_unasked(lake, capsys):
     write(lake.sink(), ids=[5])
     assert lake.run("--date", "2026-11-01") == 1
@@ -369,9 +407,30 @@ def test_by_spark_s_writer_too(lake, spark, monkeypatch):
     assert not fence.tokens(lake.sink())
 
 
-def test_a_signal_leaves_what_is_finished_to_the_next_run(lake, capsys, monkeypatch):
-    from sparkdl.slots import scheduled
+def test_spark_s_writer_is_ended_by_a_signal(lake, spark, capsys, monkeypatch):
+    whole = fence.take_over
 
+    def told_to_end(*told):
+        threading.Timer(0.0, runs[0].told_to_end.set).start()
+        whole(*told)
+
+    runs = []
+    monkeypatch.setattr(fence, "take_over", told_to_end)
+    monkeypatch.setattr(session, "_CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(sources.Source, "check_unchanged", lambda self: pytest.fail("it ran to its end"))
+    monkeypatch.setattr(
+        scheduled.Schedule, "due", lambda self, due=scheduled.Schedule.due: (runs.append(self.run), due(self))[1]
+    )
+    spark.conf.set("spark.sql.parquet.int96RebaseModeInRead", "LEGACY")
+    try:
+        assert lake.run("--date", "2026-11-01") == 75
+    finally:
+        spark.conf.unset("spark.sql.parquet.int96RebaseModeInRead")
+    assert "its run was told to end; what was finished is kept" in capsys.readouterr().err
+    assert not os.path.exists(lake.sink())
+
+
+def test_a_signal_leaves_what_is_finished_to_the_next_run(lake, capsys, monkeypatch):
     whole = fence.take_over
 
     def told_to_end(*told):
@@ -416,7 +475,7 @@ def test_a_signal_leaves_what_is_finished_to_the_next_run(lake, capsys, monkeypa
         (["--date", "2026-11-01"], {"parallel": 0}, 2, "parallel"),
         (["--date", "2026-11-01"], {"columns": ["nope"]}, 2, "'nope' is not in the DataFrame"),
         (["--date", "2026-12-24"], {}, 3, "slot 2026-12-24: there are no files at "),
-        (["--date", "2026-11-01"], {"bundle": "/no/such/bundle"}, 3, "/no/such/bundle"),
+        (["--date", "2026-11-01"], {"model": "/no/such/bundle"}, 3, "/no/such/bundle"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(lake, capsys, arguments, changes, status, says):
@@ -435,6 +494,25 @@ def test_a_column_that_is_called_as_the_folders_are(lake, capsys):
     assert lake.run("--date", "2026-11-01") == 2
     assert "a column 'date', which is also what the folders of slots are called by" in capsys.readouterr().err
     assert lake.run("--date", "2026-11-01", columns=["id"]) == 0
+
+
+def test_a_column_that_is_called_as_the_folders_are_but_for_its_case(lake, capsys):
+    write(lake.folder / "r/eu", region=pa.array(["x"] * 4))
+    told = {"slot": "partition", "partition": "Region", "source": f"{lake.folder}/r/{{partition}}"}
+    assert lake.run("--slot", "eu", **told) == 2
+    assert "a column 'region', which is also what the folders of slots are called by" in capsys.readouterr().err
+
+
+def test_one_table_tells_of_its_run(lake, bundle):
+    told = {"slot": None, "source": f"{lake.folder}/events/day=2026-11-01", "output": f"{lake.folder}/one"}
+    assert lake.run(**told) == 0
+    found = json.loads(Path(told["output"], "_sparkdl.json").read_text())
+    assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", found["run"])
+    assert found["model"] == {
+        "name": f"{bundle}/one",
+        "version": None,
+        "digest": sparkdl.Bundle.load(f"{bundle}/one").digest,
+    }
 
 
 def test_some_days_without_input(lake, capsys):
@@ -475,5 +553,10 @@ def test_runs_shows_slots_and_attempts(lake, capsys):
     assert sparkdl_main(["runs", "--ledger", f"sqlite:///{lake.output}/{ledger.FILE}", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["slot"], line["state"], line["rows"]) for line in lines] == [(str(day), "done", 8) for day in DAYS]
+    ours, other = ledger.url_of(None, str(lake.output)), Ledger(ledger.url_of(None, str(lake.output)), "/a/table")
+    assert other.put("2026-12-24", manifest.of(lake.sink()))
+    assert sparkdl_main(["runs", "--ledger", ours, "--slot", "2026-11-02", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (json.loads(line)["output"], json.loads(line)["slot"]) == (lake.ledger.output, "2026-11-02")
     assert sparkdl_main(["runs", *conf, "--slot", "2026-11-20"]) == 2
     assert "no slot '2026-11-20'" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sparkdl import store
 from sparkdl.errors import LeaseLostError
-from sparkdl.score import fence, staging
+from sparkdl.score import fence, staging, written
 from sparkdl.score.pieces import RowGroup, SourceFile, cut
 from sparkdl.score.staging import Staging
 from sparkdl.slots import lease, manifest
@@ -146,7 +146,7 @@ def points(sink, renames):
         "before the plan": lambda: wrap(store, "write_bytes", when=lambda uri, _: uri.endswith("plan.json")),
         "before a piece": lambda: wrap(Staging, "finish", when=lambda _, number, *__: number == 1),
         "in a piece": lambda: wrap(store, "move", when=lambda uri, _: "/work/1-" in uri),
-        "before the manifest": lambda: wrap(store, "write_bytes", when=lambda uri, _: uri.endswith(staging.MANIFEST)),
+        "before the manifest": lambda: wrap(store, "write_bytes", when=lambda uri, _: uri.endswith(written.MANIFEST)),
         "before the gate": lambda: wrap(store, "move", when=to_final),
         "in the gate": lambda: wrap(store, "move", when=to_final, after=True),
         "before the table": both,

@@ -26,6 +26,7 @@ MANIFEST = {
     "model": {"name": "registry://m@champion", "version": 4, "digest": "d" * 64},
     "input": {"files": {"a.parquet": [10, 20]}},
     "sha256": {"part-0.parquet": "e" * 64},
+    "bytes": {"part-0.parquet": 5},
     "started": 100.0,
     "time": 102.5,
     "told": {"rows": 10, "written": 9, "invalid": {"null": 1}, "pieces": 4, "resumed": 1},

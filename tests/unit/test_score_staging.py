@@ -17,7 +17,8 @@ from sparkdl.data import lease
 from sparkdl.errors import StoreError
 from sparkdl.score import staging
 from sparkdl.score.pieces import RowGroup, SourceFile, cut
-from sparkdl.score.staging import MANIFEST, Staging, check_sink, committed
+from sparkdl.score.staging import Staging
+from sparkdl.score.written import MANIFEST, check_sink, committed
 
 KEY, OTHER = "a" * 32, "b" * 32
 PIECES = cut([SourceFile("x.parquet", (), (RowGroup(5, 5), RowGroup(1 << 20, 7)))], 1)
@@ -119,8 +120,8 @@ def test_a_late_attempt_does_not_reach_what_is_committed(sink, monkeypatch):
     place = claimed(sink)
     told = attempt(place, 0, 1)
     late = iter(range(2, 9))
-    for name in ("_keep_only", "write_bytes", "move"):
-        owner = staging if name == "_keep_only" else store
+    for name in ("keep_only", "write_bytes", "move"):
+        owner = staging if name == "keep_only" else store
         whole = getattr(owner, name)
 
         def then_late(*args, whole=whole, name=name):
