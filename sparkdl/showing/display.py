@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl import notebook
 from sparkdl.showing import fit, page, plain, values
-from sparkdl.showing.pieces import Facts, Piece, Table, Text
+from sparkdl.showing.pieces import Facts, Html, Marked, Piece, Table, Text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,7 +117,7 @@ def _is_ipython() -> bool:
 def _show_in_jupyter(pieces: Sequence[Piece], id: str | None = None, *, again: bool = False) -> None:
     from IPython.display import display
 
-    told = "\n".join(plain.text([piece]) for piece in pieces if isinstance(piece, (Text, Facts, Table)))
+    told = "\n".join(plain.text([piece]) for piece in pieces if isinstance(piece, (Text, Facts, Table, Marked, Html)))
     named = {} if id is None else {"display_id": id, "update": again}
     display({"text/html": html(pieces), "text/plain": told or "a picture or sound"}, raw=True, **named)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable
 
 from sparkdl.showing import encoding, values
@@ -19,6 +20,7 @@ _RIGHT = {
     False: ("✗", "#d55e00", "dashed"),
     None: ("", "rgba(128,128,128,.5)", "solid"),
 }
+_STYLE = re.compile(r"(<style\b.*?</style\s*>)", re.DOTALL | re.IGNORECASE)
 SMALLEST = 96  # pixels: a smaller tile is enlarged, with its pixels to be seen
 
 
@@ -59,8 +61,11 @@ def escaped(text: str) -> str:
 
 
 def _one_line(markup: str) -> str:
-    """Markup that others have made, on one line, with what is in it the same."""
-    return markup.replace("\r", "").replace("\n", "&#10;" if "<pre" in markup.lower() else " ").replace("%", "&#37;")
+    """Markup that others have made, on one line, with what is in it the same; styles know no ``&#37;``."""
+    end = "&#10;" if "<pre" in markup.lower() else " "
+    parts = _STYLE.split(markup.replace("\r", ""))
+    parts[::2] = [part.replace("\n", end).replace("%", "&#37;") for part in parts[::2]]
+    return "".join(parts).replace("\n", " ")
 
 
 def _table(table: Table) -> str:

@@ -39,6 +39,13 @@ def test_a_table_is_html_with_text_beside_it(cell):
     assert content["data"]["text/plain"] == "a\n----\n<b>\nnull"
 
 
+def test_html_of_others_has_its_text_beside_it(cell):
+    code = "class Own:\n    _repr_html_ = lambda self: '<b>mine</b>'\n    __repr__ = lambda self: 'mine'\nsparkdl.show(Own())"
+    ((_, content),) = cell(code)
+    assert "<b>mine</b>" in content["data"]["text/html"]
+    assert content["data"]["text/plain"] == "mine"
+
+
 def test_pictures_and_sounds_are_within_the_html(cell):
     code = """
     import numpy as np

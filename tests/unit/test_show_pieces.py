@@ -109,6 +109,19 @@ def test_html_that_others_made_cannot_begin_a_display():
     assert "&#37;table" in shown[1]
 
 
+def test_a_style_of_others_stays_one():
+    frame = pd.DataFrame({"50 %": [1]})
+    styled = frame.style.set_table_styles([{"selector": "td", "props": "width: 40%"}]).set_caption(
+        "a\n<pre>\n%html</pre>"
+    )
+    written = page.part(anything.pieces_of(styled, 5)[0])
+    style = re.search("<style.*</style>", written)[0]
+    assert "width: 40%" in style
+    assert "&#" not in style
+    assert "<pre>&#10;&#37;html</pre>" in written
+    assert "\n" not in written
+
+
 @pytest.mark.parametrize(
     "piece",
     [
