@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 SAME_S = 1.0  # signals that are as near to each other are one: a terminal, and systemd, send it to JVM and Python
-HANDED_ON_S = 10.0  # what the JVM hands on so soon after the first signal is the first once more: a busy JVM is slow
+HANDED_ON_S = 5.0  # what the JVM hands on so soon after the first signal is the first once more: a busy JVM is slow
 _first: float | None = None  # when, of the signals that are taken
 
 
