@@ -49,8 +49,8 @@ def make(sink: str, token: str) -> None:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
         raise StoreError(
-            f"the table {sink!r} cannot be written ({error}); name a place that driver and executors can write",
-            uri=sink,
+            f"the table {store.shown(sink)!r} cannot be written ({error}); name a place that driver and executors can write",
+            uri=store.shown(sink),
         ) from error
 
 

@@ -93,7 +93,8 @@ def opened(spark: SparkSession | None, source: Any) -> Source:
         spark = spark or session.current()
         if not store.exists(uri):
             raise SourceNotFoundError(
-                f"there is nothing at {uri!r}; 'source' is a Parquet file or folder, or a Delta table", uri=uri
+                f"there is nothing at {store.shown(uri)!r}; 'source' is a Parquet file or folder, or a Delta table",
+                uri=store.shown(uri),
             )
         return _delta(spark, uri) if store.exists(store.join(uri, "_delta_log")) else _parquet(spark, uri)
     if not hasattr(source, "sparkSession"):
@@ -119,7 +120,9 @@ def _parquet(spark: SparkSession, uri: str) -> Source:
         _ = df.schema
     except Exception as error:  # Py4J's, PySpark's and gRPC's errors share no base
         first = str(error).splitlines()[0] if str(error) else repr(error)
-        raise SourceNotFoundError(f"there is no Parquet table at {uri!r}: {first}", uri=uri) from error
+        first, shown = store.hushed(first, store.secrets_of(uri)), store.shown(uri)
+        cause = None if store.secrets_of(uri) else error
+        raise SourceNotFoundError(f"there is no Parquet table at {shown!r}: {first}", uri=shown) from cause
     return _of_files(df, paths, (uri,), _folder(uri))
 
 
@@ -222,7 +225,7 @@ def _delta(spark: SparkSession, uri: str) -> Source:
         from deltalake import DeltaTable
     except ModuleNotFoundError as error:
         raise SparkdlError(
-            f"{uri!r} is a Delta table, which takes the package deltalake to list: pip install 'sparkdl[delta]'; or "
+            f"{store.shown(uri)!r} is a Delta table, which takes the package deltalake to list: pip install 'sparkdl[delta]'; or "
             'pass spark.read.format("delta").load(…)'
         ) from error
     from pyspark.sql.types import StructType

@@ -23,9 +23,9 @@ def check_sink(sink: str) -> None:
     """Raise StoreError for a store in which a folder is not renamed in one step."""
     if not store.renames_folders(sink):
         raise StoreError(
-            f"the store of {sink!r} cannot rename a folder in one step, so a reader would see half a table; write to a "
+            f"the store of {store.shown(sink)!r} cannot rename a folder in one step, so a reader would see half a table; write to a "
             "local or HDFS path and copy it, or use model.transform(df).write",
-            uri=sink,
+            uri=store.shown(sink),
         )
 
 
@@ -47,11 +47,13 @@ def committed(sink: str, key: str, *, overwrite: bool) -> Told | None:
             return told
         what = f"a table that lacks its file {gone[0]!r}" if gone else "a table of other rows, model or settings"
     if not overwrite:
-        raise StoreError(f"there is {what} at {sink!r} already; {REMEDY}", uri=sink)
+        raise StoreError(f"there is {what} at {store.shown(sink)!r} already; {REMEDY}", uri=store.shown(sink))
     strange = [name for name in names if not _is_of_table(name)]
     if strange or not is_folder:
         what = f"it holds {strange[0]!r}" if strange else "it is a file"
-        raise StoreError(f"{sink!r} is no folder of Parquet files, {what}; it is not overwritten", uri=sink)
+        raise StoreError(
+            f"{store.shown(sink)!r} is no folder of Parquet files, {what}; it is not overwritten", uri=store.shown(sink)
+        )
     return None
 
 
@@ -76,7 +78,10 @@ def keep_only(folder: str, files: set[str]) -> None:
     filesystem, path = store.resolve(folder)
     there = paths(folder)
     if files - there:
-        raise StoreError(f"{min(files - there)!r} is not in {folder!r} any more: who deleted it?", uri=folder)
+        raise StoreError(
+            f"{min(files - there)!r} is not in {store.shown(folder)!r} any more: who deleted it?",
+            uri=store.shown(folder),
+        )
     for name in there - files:
         filesystem.delete_file(posixpath.join(path, name))
     kept = {parent for name in files for parent in _parents(name)}

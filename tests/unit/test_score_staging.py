@@ -331,8 +331,9 @@ def test_a_place_that_cannot_be_written():
 
 def test_a_store_without_renames(monkeypatch):
     monkeypatch.setattr(store, "resolve", lambda uri: (fs._MockFileSystem(), uri))
-    with pytest.raises(StoreError, match="cannot rename a folder in one step"):
-        check_sink("mock:///bucket/table")
+    with pytest.raises(StoreError, match="cannot rename a folder in one step") as caught:
+        check_sink("mock://me:hush@bucket/table")
+    assert "hush" not in str(caught.value) + caught.value.uri
 
 
 def test_the_manifest_is_hidden_from_readers(sink):
