@@ -123,19 +123,11 @@ def main(names: list[str]) -> int:
             return 1
         picture(
             browser,
-            page(name, [(title, text, plain(paragraph)) for title, text, paragraph in ran]),
+            page(name, [(title, text, paragraph.messages) for title, text, paragraph in ran]),
             PICTURES / f"{name}.png",
         )
         print(PICTURES / f"{name}.png")
     return 0
-
-
-def plain(paragraph) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
-    """Its messages, without PySpark's warning of pandas 3."""
-    return [
-        (kind, "\n".join(line for line in data.split("\n") if "pandas" not in line) if kind == "TEXT" else data)
-        for kind, data in paragraph.messages
-    ]
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import time
 class Wide(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(2, 4096), *[torch.nn.Linear(4096, 4096) for _ in range(3)])
+        self.layers = torch.nn.Sequential(torch.nn.Linear(2, 1024), *[torch.nn.Linear(1024, 1024) for _ in range(12)])
 
     def forward(self, features):
         return self.layers(features).mean(1)
 
 slow = sparkdl.TorchModel(sparkdl.Bundle.from_module(Wide(), sparkdl.Signature.from_dataframe(df, ['features'])))
-many = spark.range(0, 200_000, 1, 8).selectExpr('id', 'array(cast(id as float), 1f) as features')
+many = spark.range(0, 1_000_000, 1, 8).selectExpr('id', 'array(cast(id as float), 1f) as features')
 """
 JVM_FRAME = "\tat "
 

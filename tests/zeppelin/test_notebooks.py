@@ -46,14 +46,32 @@ SHOWN = {  # by notebook and paragraph, what must be there
     ("2-image-recognition", 3): ("HTML", "data:image/png;base64,"),
     ("2-image-recognition", 4): ("HTML", "precision"),
     ("2-image-recognition", 5): ("HTML", "data:image/png;base64,"),
+    ("2-image-recognition", 6): ("HTML", "float32[B, 1, 8, 8]"),
     ("3-stream-scoring", 3): ("HTML", "digits"),
     ("3-stream-scoring", 4): ("HTML", "precision"),
     ("3-stream-scoring", 5): ("TABLE", "model_version\tbatch\tdigits\taccuracy"),
+    ("3-stream-scoring", 6): ("HTML", "digits"),
+    ("4-scheduled-scoring", 1): ("TABLE", "day\tcount\n2026-11-18\t199"),
+    ("4-scheduled-scoring", 2): ("TEXT", "slot: day"),
     ("4-scheduled-scoring", 3): ("TEXT", "1 scored"),
     ("4-scheduled-scoring", 4): ("TEXT", "1 there already"),
     ("4-scheduled-scoring", 5): ("TEXT", "2 scored"),
     ("4-scheduled-scoring", 7): ("TABLE", "2026-11-20\t199\t0.9"),
 }
+
+
+def test_what_every_paragraph_shows_is_written_here():
+    paragraphs = {
+        (path.name.partition("_")[0], number): paragraph
+        for path in NOTEBOOKS
+        for number, paragraph in enumerate(written(path), 1)
+    }
+    shows = {
+        where
+        for where, one in paragraphs.items()
+        if one.magic == "%spark.sql" or one.text.splitlines()[-1].startswith(("zeppelin.", "print(", "]))"))
+    }
+    assert shows <= set(SHOWN) <= set(paragraphs)
 
 
 KEEP = "__import__('__main__').kept = dict(globals())"
