@@ -83,7 +83,7 @@ def test_a_night_is_scored_once(airflow, tmp_path):
     bundle = sparkdl.Bundle.from_module(digits.Net().eval(), sparkdl.Signature((spec,)), task="multiclass")
     bundle.save(str(tmp_path / "bundle"))
     (airflow.here / "conf/schedule/nightly.yaml").write_text(yaml.safe_dump({
-        "source": f"{tmp_path}/digits/day={{date}}", "bundle": str(tmp_path / "bundle"), "slot": "day",
+        "source": f"{tmp_path}/digits/day={{date}}", "model": str(tmp_path / "bundle"), "slot": "day",
         "output": str(tmp_path / "scored"), "columns": ["id"],
     }))  # fmt: skip
 

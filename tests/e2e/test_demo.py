@@ -94,7 +94,7 @@ def submit(environment, here, job, conf):
 
 def test_bad_conf_is_exit_status_2(environment, here, tmp_path):
     conf = tmp_path / "conf.yaml"
-    conf.write_text("sourc: here\nbundle: there\noutput: [1]\n")
+    conf.write_text("sourc: here\nmodel: there\noutput: [1]\n")
     ran = submit(environment, here, "score_batch", conf)
     assert ran.returncode == 2
     assert "did you mean 'source'?" in ran.stdout  # to which spark-submit sends its Python's stderr too
