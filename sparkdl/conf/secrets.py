@@ -15,9 +15,9 @@ from sparkdl.errors import ConfError
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_]\w*)\}")
 _NAME = re.compile(r"secret|password|passwd|token|credential|access.?key|jaas", re.IGNORECASE)
-_MAY_BE = re.compile(r"jaas|url|hook", re.IGNORECASE)  # what comes from the environment for such a key, too
+_MAY_BE = re.compile(r"jaas|^url$|hook", re.IGNORECASE)  # what comes from the environment for such a key, too
 _LITERAL_IN_JAAS = re.compile(r"""(?i)(?:password|secret|token)\w*\s*=\s*["']?(?!["'\s]|\$\{env:)""")
-_PARAMS = ("estimator", "settings", "model")  # their maps have keys of the user's: columns, say
+_PARAMS = ("estimator", "settings")  # maps with keys of the user's: columns, say
 _MARK = "${env\0"  # a reference without its colon, which would end a URI's user
 _SHORTEST = 4  # characters: what is shorter is no secret, and is in every other word
 

@@ -416,3 +416,31 @@ def test_a_stream_that_ends_by_itself_names_its_run(spark, job, place, tmp_path)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert {event["run"] for event in events} == {told["run"]}
     assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == list(range(400))
+
+
+def test_what_the_environment_has_is_filled_in_everywhere_and_its_secrets_are_told_nowhere(
+    spark, job, place, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"LAKE": str(place), "OUT": str(tmp_path), "PW": "hunter2"}.items():
+        monkeypatch.setenv(name, value)
+    model, table = "${env:LAKE}/binary", "${env:LAKE}/table"
+    conf = {"model": model, "data": table, "label": "side", "output": "${env:OUT}/e.json"}
+    status, _, err = job("evaluate", conf)
+    assert status == 0, err
+    assert json.loads((tmp_path / "e.json").read_text())["data"] == f"{place}/table"
+    drift = {"source": table, "model": model, "output": "${env:OUT}/drift.html", "json": "${env:OUT}/drift.json"}
+    assert job("drift_report", drift)[0] == 0
+    scored = {"source": table, "model": model, "output": "${env:OUT}/scored"}
+    assert job("score_batch", scored)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "conf.yaml", "drift.html", "drift.json", "e.json", "scored",
+    ]  # fmt: skip
+    place_of_no_kind = "nowhere://me:${env:PW}@host/table?token=${env:PW}"
+    for name, told in (("evaluate", {**conf, "data": place_of_no_kind}), ("evaluate", {**conf, "model": place_of_no_kind}),
+                       ("drift_report", {**drift, "source": place_of_no_kind}), ("publish", {"bundle": model, "name": "n", "registry": place_of_no_kind})):  # fmt: skip
+        for argv in (["--log-format", "text"], ["--log-format", "json", "--dry-run"]):
+            status, out, err = job(name, told, *argv)
+            assert status, out
+            assert "me:***@host" in err
+            assert "hunter2" not in out + err
