@@ -36,7 +36,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     is_alone = notebook.place() == "terminal" and not session.is_there()  # else the process is not the job's
     with log.to_stderr(args.log_format, name, run.id, run.hushed, whole=is_alone):
         try:
-            with signals.taken(run.end) if is_alone else contextlib.nullcontext():
+            with signals.taken(run.told_to_end, run.interrupt) if is_alone else contextlib.nullcontext():
                 return _done(job, run, args)
         except KeyboardInterrupt:
             logger.warning("ended by a signal; what was finished is kept, run it again to go on")

@@ -84,9 +84,8 @@ class Run:
         finally:
             self._is_patient = False
 
-    def end(self) -> None:
-        """What a signal does. Raises KeyboardInterrupt if the work does not look itself."""
-        self.told_to_end.set()
+    def interrupt(self) -> None:
+        """What a signal does to the main thread. Raises KeyboardInterrupt if the work does not look at ``told_to_end``."""
         if not self._is_patient:
             raise KeyboardInterrupt
 

@@ -25,9 +25,10 @@ _first: float | None = None  # when, of the signals that are taken
 
 
 @contextlib.contextmanager
-def taken(told: Callable[[], None]) -> Iterator[None]:
-    """While inside, call ``told`` in the main thread at the first of the signals. At a second the process ends, with status
-    128 + its number, whatever the main thread does.
+def taken(told: threading.Event, interrupt: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """While inside, the first of the signals sets ``told``, in a thread: the main thread may be about to wait for it, with its
+    lock in hand. Then ``interrupt`` is called in the main thread. At a second the process ends, with status 128 + its
+    number, whatever the main thread does.
 
     Outside the main thread, where Python takes no signals, this does nothing.
     """
@@ -42,11 +43,11 @@ def taken(told: Callable[[], None]) -> Iterator[None]:
         nonlocal is_told
         if not is_told:
             is_told = True
-            told()
+            interrupt()
 
     before = {number: signal.signal(number, take) for number in NUMBERS}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(ours,), name="sparkdl-signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(ours, told), name="sparkdl-signals", daemon=True)
     watcher.start()
     try:
         yield
@@ -71,14 +72,15 @@ def kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _watch(numbers: socket.socket) -> None:
-    """End the process at the second signal."""
+def _watch(numbers: socket.socket, told: threading.Event) -> None:
+    """Tell of the first signal, end the process at the second."""
     global _first
     while found := numbers.recv(1):
         if found[0] not in NUMBERS:
             continue
         if _first is None:
             _first = time.monotonic()
+            told.set()
         elif time.monotonic() - _first > SAME_S:
             os._exit(128 + found[0])
     _first = None

@@ -93,7 +93,7 @@ def main(folder: str, text: str) -> None:
         payload=payload,
     )
     say(event="started", query=query.id)
-    with signals.taken(told_to_end.set):
+    with signals.taken(told_to_end):
         configured.run_to_end(query, told_to_end)
     spark.stop()
     say(event="ended")

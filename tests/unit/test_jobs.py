@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -137,7 +138,7 @@ def test_the_log_is_as_it_was_afterwards(capsys):
 
 def test_the_first_signal_tells_and_interrupts():
     run = Run("train")
-    with pytest.raises(KeyboardInterrupt), signals.taken(run.end):
+    with pytest.raises(KeyboardInterrupt), signals.taken(run.told_to_end, run.interrupt):
         signal.raise_signal(signal.SIGTERM)
     assert run.told_to_end.is_set()
 
@@ -145,20 +146,20 @@ def test_the_first_signal_tells_and_interrupts():
 def test_the_first_signal_only_tells_who_is_patient():
     run = Run("score_stream")
     before = signal.getsignal(signal.SIGTERM)
-    with signals.taken(run.end), run.patient() as told:
+    with signals.taken(run.told_to_end, run.interrupt), run.patient() as told:
         assert not told.is_set()
         signal.raise_signal(signal.SIGTERM)
-        assert told.is_set()
+        assert told.wait(60)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sparks_own_handler_does_not_take_the_place_of_the_jobs():
     run = Run("score_stream")
-    with signals.taken(run.end), run.patient() as told:
+    with signals.taken(run.told_to_end, run.interrupt), run.patient() as told:
         with signals.kept():
             signal.signal(signal.SIGINT, signal.default_int_handler)  # as SparkContext.__init__ does
         signal.raise_signal(signal.SIGINT)
-        assert told.is_set()
+        assert told.wait(60)
 
 
 class Received:
@@ -169,7 +170,7 @@ class Received:
 def test_what_the_jvm_hands_on_late_is_the_first_signal_once_more(monkeypatch):
     sent = []
     monkeypatch.setattr("os.kill", lambda process, number: sent.append(number))
-    with signals.taken(lambda: None):
+    with signals.taken(threading.Event()):
         signals._HandOn().handle(Received())
         assert sent == [signal.SIGTERM], "the JVM was told alone"
         signal.raise_signal(signal.SIGTERM)
@@ -258,9 +259,9 @@ def test_a_job_that_there_is_not():
 
 
 DEAF = """
-import hashlib
+import hashlib, threading
 from sparkdl.jobs import signals
-with signals.taken(lambda: None):
+with signals.taken(threading.Event()):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 100_000_000)  # C code, for most of a minute
 """
