@@ -148,10 +148,10 @@ def stream(demo, environment, here, tmp_path):
 
 
 def python_of(query):
-    """The child of spark-submit's JVM."""
+    """The child of spark-submit's JVM, which has others for moments, at first under its own name and command line."""
     for child in psutil.Process(query.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # the JVM has children of moments, too
-            if "score_stream" in " ".join(child.cmdline()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name().startswith("python"):
                 return child
     raise AssertionError("spark-submit runs no Python")
 
