@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -18,20 +17,17 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
-    inspect,
     select,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateTable
 
-from sparkdl import store
+from sparkdl import sql, store
 from sparkdl.errors import RegistryError
 from sparkdl.registry.backend import Log
 from sparkdl.registry.records import Move, Version
 
-DIALECTS = ("sqlite", "postgresql")
 BUSY_S = 30  # how long SQLite waits for another process's transaction
 _tables = MetaData()
 VERSIONS = Table(
@@ -130,7 +126,8 @@ class Sql(Log):
             return list(connection.execute(query))
 
     def _added(self, table: Table, row: dict[str, Any]) -> bool:
-        self._make_tables()
+        if not self._has_tables():
+            sql.make(self.engine, _tables)
         try:
             with self.engine.begin() as transaction:
                 transaction.execute(insert(table).values(**row))
@@ -140,37 +137,20 @@ class Sql(Log):
 
     def _has_tables(self) -> bool:
         if not self._are_there:
-            if self.url.get_backend_name() == "sqlite" and not os.path.exists(str(self.url.database)):
-                return False  # to connect would make an empty file
-            found = inspect(self.engine)
-            self._are_there = all(found.has_table(table.name) for table in _tables.sorted_tables)
+            self._are_there = sql.are_there(self.engine, _tables)
         return self._are_there
-
-    def _make_tables(self) -> None:
-        if self._has_tables():
-            return
-        try:
-            with self.engine.begin() as transaction:
-                for table in _tables.sorted_tables:
-                    transaction.execute(CreateTable(table, if_not_exists=True))
-        except DatabaseError:  # PostgreSQL's IF NOT EXISTS does not hold for two at once
-            if not self._has_tables():
-                raise
 
 
 def _url(uri: str, told: str) -> URL:
-    try:
-        url = make_url(uri)
-    except (ArgumentError, ValueError):  # whose message might hold the password
-        url = None
-    if url is None or url.get_backend_name() not in DIALECTS or not url.database or url.database == ":memory:":
+    url = sql.url(uri)
+    if url is None:
         raise RegistryError(
             f"{told!r} is no catalogue for a registry: it must be sqlite:///<path of a file> or "
             "postgresql://<user>@<host>/<database>",
             registry=told,
             name=None,
             version=None,
-        ) from None
+        )
     return url
 
 

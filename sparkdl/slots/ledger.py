@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from sparkdl import store
+from sparkdl import sql, store
 from sparkdl.errors import InvalidParamError, LedgerError
 from sparkdl.slots import tables
 from sparkdl.slots.entry import Entry, Told, of_row, of_table
@@ -60,7 +60,7 @@ class Ledger:
     @property
     def is_there(self) -> bool:
         """True when somebody has written it."""
-        return self._tried(lambda: tables.are_there(self._engine))
+        return self._tried(lambda: sql.are_there(self._engine, tables.TABLES))
 
     def make(self) -> None:
         """Its tables, unless they are there."""
@@ -75,7 +75,7 @@ class Ledger:
                 raise InvalidParamError(
                     f"'ledger': {self.url} cannot be made: {error}", param="ledger", value=self.url
                 ) from error
-        self._tried(lambda: tables.make(self._engine))
+        self._tried(lambda: sql.make(self._engine, tables.TABLES))
 
     def entries(self) -> dict[str, Entry]:
         """Of all slots of the output, by name, in order."""
@@ -253,7 +253,7 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(**{tables.WRITES: True}) as connection, connection.begin():
+        with self._engine.connect().execution_options(**{sql.WRITES: True}) as connection, connection.begin():
             yield connection
 
     def _tried(self, step: Callable[[], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from typing import Any
@@ -21,33 +20,29 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
-    inspect,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateTable
 
-from sparkdl import store
+from sparkdl import sql, store
 from sparkdl.errors import InvalidParamError
 
-DIALECTS = ("sqlite", "postgresql")
 BUSY_S = 10  # how long SQLite waits for another process's transaction
 CONNECT_S = 5  # how long PostgreSQL may take to let one in
 LOCK_S = 10  # how long it waits for another's lock on a row
 STATEMENT_S = 20  # how long it may work on a statement
 SILENT_S = 30  # after which a server that is not heard of is taken as gone
-WRITES = "sparkdl_writes"  # an option of a connection
 _SQLITE_PASSES = re.compile("locked|unable to open database file|disk I/O error|disk is full")
 # connection lost, serialization and deadlock, no resources, lock not to be had, shut down or cancelled, system error
 _POSTGRES_PASSES = ("08", "40", "53", "55P03", "57", "58")
 _REFUSED = re.compile(
     "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|permission denied"
 )
-_tables = MetaData()
+TABLES = MetaData()
 SLOTS = Table(
     "sparkdl_slots",
-    _tables,
+    TABLES,
     Column("output", String(512), primary_key=True),
     Column("slot", String(256), primary_key=True),
     Column("state", String(16), nullable=False),  # new, scoring, done, failed
@@ -74,7 +69,7 @@ SLOTS = Table(
 )
 ATTEMPTS = Table(
     "sparkdl_attempts",
-    _tables,
+    TABLES,
     Column("output", String(512), primary_key=True),
     Column("slot", String(256), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
@@ -91,16 +86,13 @@ ATTEMPTS = Table(
 
 def checked_url(text: str) -> URL:
     """Raises InvalidParamError, without what is secret in it."""
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):  # whose message might hold the password
-        url = None
-    if url is None or url.get_backend_name() not in DIALECTS or not url.database or url.database == ":memory:":
+    url = sql.url(text)
+    if url is None:
         raise InvalidParamError(
             f"'ledger' must be sqlite:///<path of a file> or postgresql://<user>@<host>/<database> (got {store.shown(text)!r})",
             param="ledger",
             value=store.shown(text),
-        ) from None
+        )
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
@@ -157,26 +149,5 @@ def _without_begin(connection: Any, _: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     """One that writes has the file from its start: it cannot fail half-way because another one read what it did."""
-    writes = connection.get_execution_options().get(WRITES)
+    writes = connection.get_execution_options().get(sql.WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def are_there(made: Engine) -> bool:
-    """True when both tables are; looks at a SQLite file only if there is one, for to connect would make it."""
-    if made.url.get_backend_name() == "sqlite" and not os.path.exists(str(made.url.database)):
-        return False
-    found = inspect(made)
-    return all(found.has_table(table.name) for table in _tables.sorted_tables)
-
-
-def make(made: Engine) -> None:
-    """Both tables, unless they are there."""
-    if are_there(made):
-        return
-    try:
-        with made.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-            for table in _tables.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-    except DatabaseError:  # PostgreSQL's IF NOT EXISTS does not hold for two at once
-        if not are_there(made):
-            raise

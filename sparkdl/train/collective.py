@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
@@ -337,14 +336,8 @@ def rendezvous() -> Iterator[int]:
 
     server = Server((LOOPBACK, 0), RendezvousHandler, verbose=0)
     server.init([])
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="horovod-rendezvous", daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with tunnel.served(server, "horovod-rendezvous") as port:
+        yield port
 
 
 def horovod_problem() -> str | None:

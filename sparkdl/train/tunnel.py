@@ -83,14 +83,21 @@ def _listening(address: str, connect: Callable[[socket.socket], socket.socket | 
         def handle_error(self, request: Any, client_address: Any) -> None:
             logger.debug("a connection from %s ended early", client_address, exc_info=True)
 
-    with Server((address, 0), Guest) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sparkdl-tunnel", daemon=True)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Server((address, 0), Guest), "sparkdl-tunnel") as port:
+        yield port
+
+
+@contextlib.contextmanager
+def served(server: socketserver.TCPServer, name: str) -> Iterator[int]:
+    """While inside, a thread of this name answers whoever asks the server; its port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:

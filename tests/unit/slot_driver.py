@@ -145,7 +145,7 @@ def points(sink, renames):
         "with the lease": lambda: wrap(fence, "take_over"),
         "before the plan": lambda: wrap(store, "write_bytes", when=lambda uri, _: uri.endswith("plan.json")),
         "before a piece": lambda: wrap(Staging, "finish", when=lambda _, number, *__: number == 1),
-        "in a piece": lambda: wrap(store, "move", when=lambda uri, _: "/work/1-" in uri),
+        "in a piece": lambda: wrap(store, "move", when=lambda uri, _: "work/1-" in uri),
         "before the manifest": lambda: wrap(store, "write_bytes", when=lambda uri, _: uri.endswith(written.MANIFEST)),
         "before the gate": lambda: wrap(store, "move", when=to_final),
         "in the gate": lambda: wrap(store, "move", when=to_final, after=True),
