@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sparkdl import bundle_files, store
 from sparkdl import program as programs
 from sparkdl.bundle_files import MANIFEST, WEIGHTS, check, sha256, without_aliases
+from sparkdl.columns import answers
 from sparkdl.errors import BundleError, BundleIntegrityError, SparkdlError, UntrustedBundleError
 from sparkdl.export import build
 from sparkdl.heads import with_inner_outputs
@@ -83,6 +84,8 @@ class Bundle:
         signature = signature.with_float_dtype(float_dtype(module))
         arguments = list(example) if example is not None else example_inputs(signature)
         described = describe_outputs(module, signature, arguments, task)
+        signature = replace(signature, outputs=described)
+        answers(signature)  # raises if the decoder does not take these outputs
         program = build(module, arguments, ragged=ragged_inputs(signature), factory=factory)
         try:
             program.check_trust(trusted)
@@ -94,7 +97,7 @@ class Bundle:
             ) from error
         weights, aliases = without_aliases(module.state_dict())
         weights.update({alias: weights[name] for alias, name in aliases.items()})
-        return cls(program, weights, replace(signature, outputs=described), task, trusted=trusted)
+        return cls(program, weights, signature, task, trusted=trusted)
 
     @classmethod
     def from_state_dict(

@@ -22,7 +22,7 @@ from sparkdl.errors import BundleIntegrityError, BundleNotFoundError, BundleVers
 from sparkdl.program import Program, Weights
 from sparkdl.signature import Signature
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -31,6 +31,8 @@ _FIRST_KINDS = ("export", "import", "pickle")
 
 def format_of(program: Program, signature: Signature) -> int:
     """The first format that has what this bundle needs: older versions of sparkdl then read what they can run."""
+    if signature.decoder is not None or any(spec.preprocess is not None for spec in signature.inputs):
+        return 3
     plain = not any(spec.is_ragged or spec.decode for spec in signature.inputs)
     return 1 if plain and program.kind in _FIRST_KINDS else 2
 

@@ -18,14 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkdl.errors import DataError, SignatureError
-from sparkdl.signature import TensorSpec
+from sparkdl.signature import Signature, TensorSpec, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SPARK_OF_DTYPE = {
-    "bool": "boolean", "uint8": "smallint", "int8": "tinyint", "int16": "smallint", "int32": "int",
-    "int64": "bigint", "float16": "float", "float32": "float", "float64": "double",
+_SPARK_OF_ARROW = {  # in SQL, and in the JSON of a schema
+    pa.bool_(): ("boolean", "boolean"), pa.int8(): ("tinyint", "byte"), pa.int16(): ("smallint", "short"),
+    pa.int32(): ("int", "integer"), pa.int64(): ("bigint", "long"), pa.float32(): ("float", "float"),
+    pa.float64(): ("double", "double"), pa.string(): ("string", "string"), pa.binary(): ("binary", "binary"),
 }  # fmt: skip
 KINDS = ("null", "shape", "value", "undecodable", "non-finite", "failed")  # of what can be wrong with a row
 _WIDER = {"uint8": np.int16, "float16": np.float32}  # Spark has neither
@@ -98,6 +99,9 @@ def to_numpy(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray:
 
 def read(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray | Ragged:
     """As ``to_numpy``; a Ragged where the length varies."""
+    if spec.preprocess is not None:
+        made = spec.preprocess.read({name: _whole(columns[name]) for name in spec.columns})
+        return made if isinstance(made, Ragged) else made.astype(spec.dtype, copy=False)
     if not spec.is_stacked:
         (name,) = spec.columns
         return _column(columns[name], spec, name)
@@ -145,12 +149,40 @@ def flat(values: np.ndarray) -> pa.Array:
     return to_arrow(values.reshape(len(values), math.prod(values.shape[1:])) if values.ndim > 2 else values)
 
 
-def spark_type(spec: TensorSpec) -> str:
-    """The DDL type of an output column."""
-    text = SPARK_OF_DTYPE[spec.dtype]
-    for _ in spec.shape:
-        text = f"array<{text}>"
-    return text
+def answers(signature: Signature) -> dict[str, pa.DataType]:
+    """The columns that scoring adds, by name: what the decoder makes of the outputs, or these as they are."""
+    if signature.decoder is not None:
+        return signature.decoder.columns(signature.outputs)
+    return {spec.name: arrow_type(spec) for spec in signature.outputs}
+
+
+def answered(
+    signature: Signature, outputs: Mapping[str, np.ndarray], rows: Mapping[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """``answers``, of what the model returned for these rows."""
+    if signature.decoder is None:
+        return {name: to_arrow(values) for name, values in outputs.items()}
+    made = signature.decoder.decode(outputs, rows)
+    return {name: made[name].cast(kind) for name, kind in answers(signature).items()}
+
+
+def ddl(kind: pa.DataType) -> str:
+    """Spark's type of an answer's column, as it is written in SQL."""
+    if pa.types.is_list(kind):
+        return f"array<{ddl(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{quoted(one.name)}:{ddl(one.type)}' for one in kind)}>"
+    return _SPARK_OF_ARROW[kind][0]
+
+
+def spark_json(kind: pa.DataType) -> Any:
+    """Spark's type of an answer's column, as JSON values."""
+    if pa.types.is_list(kind):
+        return {"type": "array", "elementType": spark_json(kind.value_type), "containsNull": True}
+    if pa.types.is_struct(kind):
+        fields = [{"name": one.name, "type": spark_json(one.type), "nullable": True, "metadata": {}} for one in kind]
+        return {"type": "struct", "fields": fields}
+    return _SPARK_OF_ARROW[kind][1]
 
 
 def arrow_type(spec: TensorSpec) -> pa.DataType:
@@ -192,9 +224,15 @@ def bad_rows(kind: str, name: str, rows: Iterable[int], expected: Any, got: Iter
     )
 
 
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    whole = column.combine_chunks()
+    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole  # of older pyarrow
+
+
 def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragged:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    column = _whole(column)
     if not len(column):
         empty: np.ndarray = np.empty((0, *(spec.shape[1:] if spec.is_ragged else spec.shape)), dtype=spec.dtype)
         return Ragged(empty, np.zeros(1, np.int64)) if spec.is_ragged else empty

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import safetensors.torch
 import torch
 from pyspark import keyword_only
@@ -55,6 +56,10 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             ``binary_cross_entropy_with_logits``, ``cross_entropy``).
     The data
         shapes: shape of one row, by column, for binary, string, and for arrays that are to be reshaped.
+        preprocess: what makes a tensor of a column, or of a tuple of columns: ``{"photo": Image(64, 64)}`` (see
+        ``sparkdl.preprocess``); it is kept in the bundle, and does the same when scoring. What it must learn of the data
+        it learns from ``dataset``. The label may have one too.
+        decoder: what makes the columns that scoring adds out of the outputs; see ``sparkdl.decode``.
         weightCol: each row's weight, not negative; the loss is the weighted mean.
         validationIndicatorCol (boolean) or validationFraction: which rows are not trained on but measured with.
         reader: ``arrow``, or ``petastorm``. memoryBudget: bytes of rows a rank holds; a shard that fits is read once.
@@ -104,6 +109,8 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         probabilityCol: str | None = None,
         probabilityAsVector: bool | None = None,
         shapes: dict[str, tuple[int, ...]] | None = None,
+        preprocess: Mapping[Any, Any] | None = None,
+        decoder: Any = None,
         validationIndicatorCol: str | None = None,
         validationFraction: float | None = None,
         optimizer: str | Callable[[Any], torch.optim.Optimizer] | None = None,
@@ -169,6 +176,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         size = self._ranks(spark)
         settings = plan.settings_of(values) | {"numProc": size}
         with self._run(spark) as run:
+            values = plan.learnt(values, dataset)
             module = plan.module_of(values)
             source = source_of(dataset, plan.columns_of(values), module, values["task"], spark)
             example = source.example()
@@ -187,7 +195,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
                 answer, attempts = self._launch(spark, rank, size, telling)
                 weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
                 told = answer | {"settings": settings, "attempts": attempts, "phases": telling.phases()}
-                model = self._model(bundle, weights, told | plan.counts(data, training), data)
+                model = self._model(bundle, weights, told | plan.counts(data, training), source.sample(data))
                 telling.end(model, answer["history"])
         return model
 
@@ -206,14 +214,14 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         return Telling(loggers, settings | where, bar, materialise)
 
     def _model(
-        self, bundle: Bundle, weights: Mapping[str, Tensor], told: dict[str, Any], data: Dataset | PetastormDataset
+        self, bundle: Bundle, weights: Mapping[str, Tensor], told: dict[str, Any], rows: Callable[[], pa.Table]
     ) -> TorchModel:
         best = told["best_epoch"]
         entry = told["history"][-1 if best is None else best]
         beside = ("epoch", "seconds", "rows", "lr", "phases")
         metrics = {name: value for name, value in entry.items() if name not in beside}
         columns = {p.name: self.getOrDefault(p) for p in self.params if hasattr(ColumnParams, p.name) and self.isSet(p)}
-        trained = sample.with_reference(bundle.with_training(weights, metrics, told), data)
+        trained = sample.with_reference(bundle.with_training(weights, metrics, told), rows)
         return TorchModel(trained).setParams(**columns)
 
     def _ranks(self, spark: SparkSession) -> int:

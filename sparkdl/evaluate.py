@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from pyspark.ml.evaluation import (
     RegressionEvaluator,
 )
 
+from sparkdl.decode.base import figure_names
+from sparkdl.decode.labels import LabelDecoder
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, did_you_mean
 from sparkdl.signature import quoted
 from sparkdl.tasks import is_lower_better
@@ -19,6 +21,7 @@ from sparkdl.tasks import is_lower_better
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from sparkdl.decode.base import Decoder
     from sparkdl.model import TorchModel
 
 _OF_CLASSES = {
@@ -35,7 +38,7 @@ FIGURES = {
     "binary": (*_OF_CLASSES, *_OF_BINARY),
     "regression": tuple(_OF_REGRESSION),
 }
-NAMES = tuple(dict.fromkeys(name for names in FIGURES.values() for name in names))
+NAMES = tuple(dict.fromkeys([*(name for names in FIGURES.values() for name in names), *figure_names()]))
 _LABEL, _PREDICTION, _PROBABILITY = "sparkdl_label", "sparkdl_prediction", "sparkdl_probability"
 
 
@@ -60,7 +63,7 @@ class Evaluation:
     def short_of(self, thresholds: Mapping[str, float]) -> dict[str, float]:
         """The figures that are worse than their threshold, or NaN: below it, above it where lower is better. Raises
         InvalidParamError for a threshold that the task has no figure for."""
-        check_names(thresholds, FIGURES[self.task])
+        check_names(thresholds, tuple(self.figures))
         return {
             name: self.figures[name] for name, least in thresholds.items() if not meets(name, self.figures[name], least)
         }
@@ -88,6 +91,9 @@ def evaluate(model: TorchModel, df: DataFrame, labelCol: str) -> Evaluation:
     Raises InvalidParamError for a model without a task, whose outputs only their owner can judge, or with several numbers a
     row; ColumnNotFoundError and SignatureError as ``transform``; EmptyDatasetError; DataError for rows without a label.
     """
+    decoder = model.signature.decoder
+    if decoder is not None and decoder.figures:
+        return _decoded(model, df, labelCol, decoder)
     task = judged_task(model)
     rows = _scored(model, df, labelCol).cache()
     try:
@@ -100,6 +106,33 @@ def evaluate(model: TorchModel, df: DataFrame, labelCol: str) -> Evaluation:
     finally:
         rows.unpersist()
     return Evaluation(task, int(count), int(count - valid), figures)
+
+
+def _decoded(model: TorchModel, df: DataFrame, label: str, decoder: Decoder) -> Evaluation:
+    """By the figures of the model's decoder."""
+    from pyspark.sql import functions as sf
+
+    check_columns(model, df, label)
+    rows = _kept(model, df.withColumn(_LABEL, sf.col(quoted(label)))).cache()
+    try:
+        count, valid, unlabelled = rows.selectExpr(
+            "count(1)", f"count({_PREDICTION})", f"count_if({_LABEL} IS NULL)"
+        ).first()
+        _check_rows(count, valid, unlabelled, label)
+        figures = decoder.evaluate(rows.where(f"{_PREDICTION} IS NOT NULL"), _LABEL, _PREDICTION)
+    finally:
+        rows.unpersist()
+    return Evaluation(decoder.kind, int(count), int(count - valid), figures)
+
+
+def _kept(model: TorchModel, df: DataFrame) -> DataFrame:
+    """The rows with ``_PREDICTION`` and ``_PROBABILITY``, null where the model takes no row; the further columns that an
+    evaluation may need are kept."""
+    params: dict[Any, Any] = {model.predictionCol: _PREDICTION, model.probabilityCol: _PROBABILITY}
+    params[model.probabilityAsVector] = model.bundle.task not in ("regression", None)
+    if model.getOrDefault("handleInvalid") == "skip":
+        params[model.handleInvalid] = "keep"
+    return model.copy(params).transform(df)
 
 
 def judged_task(model: TorchModel) -> str:
@@ -126,13 +159,20 @@ def _scored(model: TorchModel, df: DataFrame, label: str) -> DataFrame:
     from pyspark.sql import functions as sf
 
     check_columns(model, df, label)
-    params: dict[Any, Any] = {model.predictionCol: _PREDICTION, model.probabilityCol: _PROBABILITY}
-    params[model.probabilityAsVector] = model.bundle.task != "regression"
-    if model.getOrDefault("handleInvalid") == "skip":
-        params[model.handleInvalid] = "keep"
+    decoder = model.signature.decoder
+    names = decoder.values if isinstance(decoder, LabelDecoder) else None
+    truth = sf.col(quoted(label)) if names else sf.col(quoted(label)).cast("double")
     inputs = [quoted(name) for name in model.signature.columns]
-    scored = model.copy(params).transform(df.select(*inputs, sf.col(quoted(label)).cast("double").alias(_LABEL)))
+    scored = _kept(model, df.select(*inputs, truth.alias(_LABEL)))
+    if names:  # as class numbers; a label that the model does not know is none
+        numbers = sf.create_map(*(sf.lit(one) for place, name in enumerate(names) for one in (name, float(place))))
+        for column in (_LABEL, _PREDICTION):
+            scored = scored.withColumn(column, numbers[sf.col(column).cast(_type_of(names))])
     return scored.select(_LABEL, *(name for name in (_PREDICTION, _PROBABILITY) if name in scored.columns))
+
+
+def _type_of(names: Sequence[object]) -> str:
+    return "boolean" if isinstance(names[0], bool) else "bigint" if isinstance(names[0], int) else "string"
 
 
 def _check_rows(count: int, valid: int, unlabelled: int, label: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.columns import answers, arrow_type
+from sparkdl.signature import Signature, TensorSpec, form
 
 FEATURES_MOST = (
     256  # elements of all inputs together, and of all outputs; the widest beyond that go by mean and deviation
@@ -67,14 +68,24 @@ def watched(signature: Signature) -> list[Watched]:
     inputs = list(
         {one.column: one for spec in reversed(signature.inputs) for one in reversed(_of_input(spec))}.values()
     )[::-1]
-    return [*_condensed(inputs), *_condensed([_of_output(spec) for spec in signature.outputs])]
+    told = answers(signature)  # what a decoder makes of an output is not watched, nor are texts
+    outputs = [_of_output(spec) for spec in signature.outputs if told.get(spec.name) == arrow_type(spec)]
+    return [*_condensed(inputs), *_condensed(outputs)]
 
 
 def _of_input(spec: TensorSpec) -> list[Watched]:
-    return [_of_column(column, kind, spec) for column, kind in zip(spec.columns, spec.types, strict=True)]
+    made = (_of_column(column, kind, spec) for column, kind in zip(spec.columns, spec.types, strict=True))
+    return [one for one in made if one is not None]
 
 
-def _of_column(column: str, kind: str, spec: TensorSpec) -> Watched:
+def _of_column(column: str, kind: str, spec: TensorSpec) -> Watched | None:
+    if spec.preprocess is not None:  # the column as it is, before that
+        what, depth = form(kind)
+        if what not in ("number", "string", "binary") or (depth and what != "number"):
+            return None
+        if depth:
+            return _as("sequence", column, spec) if depth == 1 else None
+        return _elements(column, TensorSpec(column, "float64"), ()) if what == "number" else _as("length", column, spec)
     if kind == "string" or spec.decode:
         return _as("length", column, spec)
     if spec.is_ragged:

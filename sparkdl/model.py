@@ -12,6 +12,7 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 
 from sparkdl import session, store
 from sparkdl.bundle import Bundle
+from sparkdl.columns import answers
 from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
@@ -138,7 +139,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 param="handleInvalid",
                 value="skip",
             )
-        outputs = tuple(spec.name for spec in self.signature.outputs)
+        outputs = tuple(answers(self.signature))
         return scoring_udf(self._scorer(spark or session.current()), self.getOrDefault("udfType"), outputs, alone=True)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
@@ -191,7 +192,7 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
     def output_columns(self, columns: Iterable[str]) -> dict[str, str]:
         """Which output becomes which column beside ``columns``. Raises SignatureError for a name that is taken."""
         renamed = {"prediction": self.getOrDefault("predictionCol"), "probability": self.getOrDefault("probabilityCol")}
-        chosen = {spec.name: renamed.get(spec.name, spec.name) for spec in self.signature.outputs}
+        chosen = {output: renamed.get(output, output) for output in answers(self.signature)}
         chosen = {output: name for output, name in chosen.items() if name}
         taken = {name.lower(): name for name in columns}  # Spark's resolution ignores case
         for output, name in chosen.items():

@@ -11,7 +11,11 @@ from typing import Any, TypeVar
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasFeaturesCol, HasInputCols, HasLabelCol, HasPredictionCol
 
+from sparkdl.decode.base import Decoder
+from sparkdl.decode.base import from_json as decoder_of
 from sparkdl.errors import InvalidParamError, did_you_mean
+from sparkdl.preprocess.base import Preprocessor
+from sparkdl.preprocess.base import from_json as preprocess_of
 from sparkdl.score import scoring
 from sparkdl.tasks import TASKS
 from sparkdl.train.callbacks import Callback
@@ -211,6 +215,26 @@ def shapes(name: str) -> Converter:
     return convert
 
 
+def preprocess_like(value: Any) -> dict[Any, Preprocessor]:
+    """Preprocessors, or what JSON tells of one, by column or by several columns."""
+    if not isinstance(value, Mapping):
+        raise refuse("preprocess", "a dictionary from columns to preprocessors", value)
+    made = {}
+    for key, told in value.items():
+        names = (key,) if isinstance(key, str) else key
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
+            raise refuse("preprocess", "by a column's name, or by a tuple of names", key)
+        made[key if isinstance(key, str) else tuple(names)] = (
+            told if isinstance(told, Preprocessor) else preprocess_of(told)
+        )
+    return made
+
+
+def decoder_like(value: Any) -> Decoder:
+    """A decoder, or what JSON tells of one."""
+    return value if isinstance(value, Decoder) else decoder_of(value)
+
+
 def model_like(value: Any) -> Any:
     """An nn.Module or a function that makes one."""
     if not callable(value):
@@ -272,7 +296,7 @@ def _param(name: str, doc: str, converter: Converter) -> Param[Any]:
 
 DEFAULTS: dict[str, Any] = {
     "optimizer": "adam", "optimizerParams": {}, "learningRate": 1e-3, "task": None, "probabilityCol": "probability",
-    "probabilityAsVector": False, "shapes": {}, "frozen": [], "parameterGroups": [], "validationFraction": 0.0,
+    "probabilityAsVector": False, "shapes": {}, "preprocess": {}, "frozen": [], "parameterGroups": [], "validationFraction": 0.0,
     "metrics": [], "patience": 0, "minDelta": 0.0, "callbacks": [], "batchSize": 256, "epochs": 1, "dropLast": False,
     "accumulationSteps": 1, "precision": "float32", "gradientCompression": None, "compileModel": False,
     "syncBatchNorm": False, "schedulerParams": {}, "schedulerInterval": "epoch", "learningRateScaling": "none",
@@ -329,6 +353,8 @@ class TorchEstimatorParams(ColumnParams, HasLabelCol):
     learningRate = _param("learningRate", "learning rate of a named optimizer", positive("learningRate"))
     task = _param("task", f"one of {TASKS} or None", one_of("task", (*TASKS, None)))
     shapes = _param("shapes", "shapes of one row, by column, where the type does not tell", shapes("shapes"))
+    preprocess = _param("preprocess", "what makes tensors of columns, by column", preprocess_like)
+    decoder = _param("decoder", "what makes columns of the model's outputs", decoder_like)
     initialWeights = _param("initialWeights", "a bundle, its URI, a TorchModel or a state_dict to start from", anything)
     frozen = _param("frozen", "name patterns of parameters that are not trained", texts("frozen"))
     parameterGroups = _param("parameterGroups", "settings of parameters by name pattern", groups("parameterGroups"))

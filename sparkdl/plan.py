@@ -17,6 +17,7 @@ from sparkdl.data.manifest import Dataset, check_split
 from sparkdl.data.petastorm import PetastormDataset
 from sparkdl.errors import InvalidParamError
 from sparkdl.model import TorchModel
+from sparkdl.preprocess.learn import learn
 from sparkdl.source import Columns, Frame, Stored
 from sparkdl.train import parameters
 from sparkdl.train.callbacks import Callback
@@ -29,7 +30,7 @@ from sparkdl.train.schedule import Schedule
 from sparkdl.train.step import Recipe
 
 Values = Mapping[str, Any]  # of Params, by name; None for one that is not set and has no default
-_UNTOLD = ("storePath", "checkpointDir", "initialWeights", "callbacks", "metrics")
+_UNTOLD = ("preprocess", "decoder", "storePath", "checkpointDir", "initialWeights", "callbacks", "metrics")
 _MAY_DIFFER = (
     "model", "epochs", "numProc", "minProc", "maxRetries", "stallTimeout", "checkpointEvery", "checkpointKeep", "resume",
     "patience", "collective", "trusted", "verbose", "predictionCol", "probabilityCol", "probabilityAsVector",
@@ -69,8 +70,25 @@ def columns_of(values: Values) -> Columns:
     return Columns(
         values["inputCols"], values["featuresCol"], values["labelCol"], values["weightCol"],
         values["validationIndicatorCol"], values["validationFraction"], values["shapes"],
-        values["seed"], values["trusted"],
+        values["seed"], values["trusted"], values["preprocess"], values["decoder"],
     )  # fmt: skip
+
+
+def learnt(values: Values, dataset: Any) -> Values:
+    """The values with preprocessors that know what they must know of ``dataset``."""
+    if not values["preprocess"] or not hasattr(dataset, "sparkSession"):
+        return values
+    made = learn(dataset, values["preprocess"])
+    inputs = values["inputCols"]
+    if inputs is None and not _sets_features(values):
+        label = values["labelCol"]
+        named = (name for key in made for name in ((key,) if isinstance(key, str) else key))
+        inputs = [name for name in named if name != label] or None
+    return {**values, "preprocess": made, "inputCols": inputs}
+
+
+def _sets_features(values: Values) -> bool:
+    return values["featuresCol"] in values["preprocess"]
 
 
 def training_of(

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparkdl.errors import ColumnNotFoundError, EmptyDatasetError, SignatureError, did_you_mean
+
+if TYPE_CHECKING:
+    from sparkdl.decode.base import Decoder
+    from sparkdl.preprocess.base import Preprocessor
 
 DTYPE_OF_SPARK = {
     "boolean": "bool",
@@ -30,6 +34,8 @@ DTYPE_OF_SPARK = {
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 FLOATS = ("float16", "float32", "float64")
 DECODERS = ("", "image")
+_MAY_LACK = ("mask_of", "decode", "preprocess")
+_OTHERS = ("string", "binary", "date", "timestamp", "struct")  # kinds that are no numbers
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class TensorSpec:
         0 where it is padded.
     decode: ``image`` for a binary column of image files (JPEG, PNG, …), decoded to RGB ``uint8`` of shape
         ``(3, height, width)``; a file of another size is a bad row.
+    preprocess: what makes the tensor out of the columns, if it is not the columns as they are.
     """
 
     name: str
@@ -58,6 +65,7 @@ class TensorSpec:
     types: tuple[str, ...] = ()
     mask_of: str = ""
     decode: str = ""
+    preprocess: Preprocessor | None = None
 
     def __post_init__(self) -> None:
         for what, value in (("columns", self.columns), ("types", self.types)):
@@ -121,8 +129,8 @@ class TensorSpec:
 
     @property
     def is_stacked(self) -> bool:
-        """True when several scalar columns make up this tensor."""
-        return len(self.columns) > 1
+        """True when several scalar columns, as they are, make up this tensor."""
+        return len(self.columns) > 1 and self.preprocess is None
 
     @property
     def is_ragged(self) -> bool:
@@ -134,16 +142,37 @@ class TensorSpec:
         """Elements of one row; of a ragged one, of one of its steps."""
         return math.prod(n for n in self.shape if n >= 0)
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; what is not used is not told, as before it was known."""
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.preprocess is not None:
+            told["preprocess"] = self.preprocess.to_json()
+        return {name: value for name, value in told.items() if value or name not in _MAY_LACK}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> TensorSpec:
+        """The spec that ``to_json`` told of."""
+        from sparkdl.preprocess.base import from_json
+
+        made = dict(told)
+        if made.get("preprocess") is not None:
+            made["preprocess"] = from_json(made["preprocess"])
+        return cls(**made)
+
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join('L' if n == -1 else str(n) for n in ('B', *self.shape))}]"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The tensors a model takes, in the order of its arguments, and those it returns."""
+    """The tensors a model takes, in the order of its arguments, and those it returns.
+
+    decoder: what makes the columns that scoring adds out of the outputs; None: each output is one.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = field(default=())
+    decoder: Decoder | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -238,20 +267,31 @@ class Signature:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; ``from_json`` takes them back."""
-        return {
-            "inputs": [_told(spec) for spec in self.inputs],
+        told = {
+            "inputs": [spec.to_json() for spec in self.inputs],
             "outputs": [{"name": s.name, "dtype": s.dtype, "shape": s.shape} for s in self.outputs],
         }
+        return told if self.decoder is None else {**told, "decoder": self.decoder.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Signature:
         """The signature that ``to_json`` wrote. Raises SignatureError if it is not one."""
+        from sparkdl.decode.base import from_json
+
         try:
+            decoder = value.get("decoder")
             return cls(
-                tuple(TensorSpec(**spec) for spec in value["inputs"]),
+                tuple(TensorSpec.from_json(spec) for spec in value["inputs"]),
                 tuple(TensorSpec(**spec) for spec in value["outputs"]),
+                None if decoder is None else from_json(decoder),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: a size that is infinite
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # OverflowError: a size that is infinite
             raise SignatureError(f"not a signature: {error}", column=None, got=value) from error
 
     def __str__(self) -> str:
@@ -262,12 +302,6 @@ class Signature:
 def quoted(name: str) -> str:
     """A column's name as SQL takes it, whatever is in it."""
     return "`" + name.replace("`", "``") + "`"
-
-
-def _told(spec: TensorSpec) -> dict[str, Any]:
-    """What ``TensorSpec(**…)`` takes back; what is not used is not told, as before it was known."""
-    told = asdict(spec)
-    return {name: value for name, value in told.items() if value or name not in ("mask_of", "decode")}
 
 
 def label_spec(df: Any, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> TensorSpec:
@@ -324,7 +358,32 @@ def column_kinds(df: Any, columns: Iterable[str]) -> dict[str, str]:
     for name in columns:
         if name not in types:
             raise ColumnNotFoundError(name, types)
-    return {name: _leaf(name, types[name]).text for name in columns}
+    return {name: _kind(name, types[name]) for name in columns}
+
+
+def preprocessed(df: Any, name: str, columns: Sequence[str], preprocess: Preprocessor) -> TensorSpec:
+    """The spec of a tensor that ``preprocess`` makes of these columns of ``df``. Raises ColumnNotFoundError,
+    SignatureError for columns that it does not take."""
+    kinds = column_kinds(df, columns)
+    if preprocess.most is not None and len(columns) > preprocess.most:
+        raise SignatureError(
+            f"{type(preprocess).__name__} takes {preprocess.most} column{'s' if preprocess.most > 1 else ''} "
+            f"(got {list(columns)})",
+            column=columns[0],
+            expected=preprocess.most,
+            got=list(columns),
+        )
+    forms = {form(kind) for kind in preprocess.takes}
+    for column, kind in kinds.items():
+        if form(kind) not in forms:
+            raise SignatureError(
+                f"column {column!r} is {kind}; {type(preprocess).__name__} takes {' or '.join(preprocess.takes)}",
+                column=column,
+                expected=preprocess.takes,
+                got=kind,
+            )
+    types = tuple(kinds[column] for column in columns)
+    return TensorSpec(name, preprocess.dtype, preprocess.shape, tuple(columns), types, preprocess=preprocess)
 
 
 def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
@@ -345,6 +404,18 @@ def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
         columns=tuple(spec.columns[0] for spec in specs),
         types=tuple(spec.types[0] for spec in specs),
     )
+
+
+def _kind(column: str, spark_type: Any) -> str:
+    """As ``TensorSpec.types`` tells it, of columns that only a preprocessor reads too."""
+    name = spark_type if isinstance(spark_type, str) else spark_type.get("type")
+    if name in ("date", "timestamp", "struct"):
+        return str(name)
+    if name == "timestamp_ntz":
+        return "timestamp"
+    if name == "array":
+        return f"array<{_kind(column, spark_type['elementType'])}>"
+    return _leaf(column, spark_type).text
 
 
 @dataclass(frozen=True)
@@ -437,4 +508,5 @@ def _dense(value: Any) -> Any:
 
 def form(kind: str) -> tuple[str, int]:
     """What kinds of columns must share to be read alike, and the depth of arrays: numbers convert, a vector is an array."""
-    return (kind if kind in ("binary", "string") else "number", kind.count("array<") + (kind == "vector"))
+    leaf = kind.replace("array<", "").rstrip(">")
+    return (leaf if leaf in _OTHERS else "number", kind.count("array<") + (kind == "vector"))

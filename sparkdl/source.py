@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,18 +13,24 @@ from torch import Tensor, nn
 
 from sparkdl import columns, store, tasks
 from sparkdl.bundle import float_dtype
+from sparkdl.data import sample
 from sparkdl.data.manifest import MANIFEST, Dataset, Layout
 from sparkdl.data.materialize import plain, write
 from sparkdl.data.petastorm import PetastormDataset, PetastormReader, converter_source
 from sparkdl.data.reader import ArrowReader
 from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, InvalidParamError, SignatureError
-from sparkdl.signature import Signature, TensorSpec, check_indicator, label_spec, weight_spec
+from sparkdl.signature import Signature, TensorSpec, check_indicator, label_spec, preprocessed, weight_spec
 from sparkdl.train.world import World
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from sparkdl.decode.base import Decoder
+    from sparkdl.preprocess.base import Preprocessor
+
 _SAMPLE_ROWS = 8
+_RAW_ROWS = 1000  # for a reference of columns that a preprocessor reads: they go through the driver
+_ARROW = {"string": pa.string(), "binary": pa.binary(), "long": pa.int64(), "double": pa.float64(), "date": pa.date32()}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Columns:
     shapes: dict[str, tuple[int, ...]]
     seed: int
     trusted: bool
+    preprocess: Mapping[Any, Preprocessor] = field(default_factory=dict)
+    decoder: Decoder | None = None
 
 
 @dataclass(frozen=True)
@@ -77,10 +86,24 @@ class Frame:
             raise EmptyDatasetError()
         rows = [rows[i % len(rows)] for i in range(max(len(rows), 3))]
         try:
-            arrays = {name: pa.array([row[i] for row in rows]) for i, name in enumerate(kinds)}
+            arrays = _table(rows, kinds)
             return [columns.as_tensor(columns.to_numpy(arrays, spec)) for spec in inputs]
         except (DataError, pa.ArrowInvalid):
             return None
+
+    def sample(self, data: Dataset | PetastormDataset) -> Callable[[], pa.Table]:
+        """Gives some of the rows, for a reference: as columns again from the dataset, or of the DataFrame where a
+        preprocessor left nothing of them."""
+        if all(spec.preprocess is None for spec in self.signature.inputs):
+            return partial(sample.sample, data, sample.SAMPLE_ROWS)
+        kinds = {c: kind for spec in self.signature.inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
+
+        def rows() -> pa.Table:
+            most = _RAW_ROWS if not {"binary", "struct"} & set(kinds.values()) else _SAMPLE_ROWS * 8
+            chosen = self.df.select(*(plain(self.df, column, kind) for column, kind in kinds.items()))
+            return pa.table(_table(chosen.limit(most).collect(), kinds))
+
+        return rows
 
     def dataset(self, uri: str, *, classes: int | None, digest: bool) -> Dataset:
         """Written to ``uri``. Raises DataError for a bad row."""
@@ -122,6 +145,10 @@ class Stored:
             batch = next(PetastormReader(self.data, World(), **settings).scan())
         rows = [i % batch.rows for i in range(max(batch.rows, 3))]
         return [tensor[rows] for tensor in batch.inputs]
+
+    def sample(self, data: Dataset | PetastormDataset) -> Callable[[], pa.Table]:
+        """See Frame."""
+        return partial(sample.sample, data, sample.SAMPLE_ROWS)
 
     def dataset(self, uri: str, *, classes: int | None, digest: bool) -> Dataset | PetastormDataset:
         """The dataset itself. Raises DataError if its labels are no class numbers."""
@@ -171,8 +198,17 @@ def _frame(df: DataFrame, names: Columns, module: nn.Module, task: str | None) -
         if name not in (*inputs, names.label):
             raise ColumnNotFoundError(name, [*inputs, names.label], role="in shapes, column")
     shapes = {name: shape for name, shape in names.shapes.items() if name in inputs}
-    signature = Signature.from_dataframe(df, inputs, shapes=shapes, stack=stack(module, inputs))
-    label = label_spec(df, names.label, names.shapes)
+    of_label = names.preprocess.get(names.label)
+    if of_label is None:
+        label = label_spec(df, names.label, names.shapes)
+    else:
+        label = preprocessed(df, names.label, [names.label], of_label)
+    if all(key == names.label for key in names.preprocess):
+        signature = Signature.from_dataframe(df, inputs, shapes=shapes, stack=stack(module, inputs))
+    else:
+        signature = _preprocessed(df, inputs, names, shapes)
+        stack(module, [spec.name for spec in signature.inputs])  # raises if forward takes another number of arguments
+    signature = replace(signature, decoder=names.decoder)
     if names.indicator is not None:
         check_indicator(df, names.indicator)
     layout = Layout(
@@ -186,7 +222,42 @@ def _frame(df: DataFrame, names: Columns, module: nn.Module, task: str | None) -
     return Frame(df, layout)
 
 
+def _preprocessed(df: DataFrame, inputs: Sequence[str], names: Columns, shapes: Mapping[str, Any]) -> Signature:
+    """A tensor for each preprocessor, and for each column that has none; in the order of their first columns."""
+    specs: dict[Any, TensorSpec] = {}
+    groups = {name: key for key in names.preprocess for name in ((key,) if isinstance(key, str) else key)}
+    for name in (*groups, names.label):
+        if name not in inputs and name != names.label:
+            raise ColumnNotFoundError(name, inputs, role="in preprocess, input column")
+    for name in inputs:
+        key = groups.get(name, name)
+        if key in specs:
+            continue
+        if key in names.preprocess:
+            columns_, preprocess = [key] if isinstance(key, str) else list(key), names.preprocess[key]
+            taken = {spec.name for spec in specs.values()}
+            title = columns_[0] if len(columns_) == 1 or preprocess.kind in taken else preprocess.kind
+            specs[key] = preprocessed(df, title, columns_, preprocess)
+        else:
+            own = {name: shapes[name]} if name in shapes else {}
+            (specs[key],) = Signature.from_dataframe(df, [name], shapes=own).inputs
+    return Signature(tuple(specs.values()))
+
+
+def _table(rows: Sequence[Any], kinds: Mapping[str, str]) -> dict[str, pa.Array]:
+    """Collected rows as columns."""
+    plain_rows = [row.asDict(recursive=True) for row in rows]
+    return {name: pa.array([row[name] for row in plain_rows], _ARROW.get(kind)) for name, kind in kinds.items()}
+
+
 def _stored(given: Dataset | PetastormDataset, names: Columns, module: nn.Module, task: str | None) -> Stored:
+    if names.preprocess:
+        raise InvalidParamError(
+            "'preprocess' is for a DataFrame: what a dataset holds are tensors already",
+            param="preprocess",
+            value=names.preprocess,
+        )
+    given = replace(given, signature=replace(given.signature, decoder=names.decoder))
     if names.indicator is not None or names.fraction:
         param = "validationIndicatorCol" if names.indicator is not None else "validationFraction"
         raise InvalidParamError(
@@ -207,7 +278,8 @@ def _stored(given: Dataset | PetastormDataset, names: Columns, module: nn.Module
         for name in names.inputs:
             if name not in by_name:
                 raise ColumnNotFoundError(name, by_name, role="input column")
-        given = replace(given, signature=Signature(tuple(by_name[name] for name in names.inputs)))
+        chosen = tuple(by_name[name] for name in names.inputs)
+        given = replace(given, signature=replace(given.signature, inputs=chosen))
     stacked = stack(module, [spec.name for spec in given.signature.inputs])
     given = given.stacked(stacked) if stacked else given
     floats = float_dtype(module)

@@ -74,9 +74,9 @@ class Layout:
     def digest(self) -> str:
         """16 hex digits of everything that makes the same rows another dataset."""
         told = {
-            "inputs": [asdict(spec) for spec in self.signature.inputs],
-            "label": asdict(self.label),
-            "weight": self.weight and asdict(self.weight),
+            "inputs": [_made_of(spec) for spec in self.signature.inputs],
+            "label": _made_of(self.label),
+            "weight": self.weight and _made_of(self.weight),
             "indicator": self.indicator,
             "fraction": self.fraction,
             "seed": self.seed if self.fraction else None,
@@ -96,6 +96,13 @@ class Layout:
             if there != asked:
                 return f"its layout differs, in the {name}: {_said(there)} there, {_said(asked)} asked for"
         return "its layout differs, in the way validation rows are chosen"
+
+
+def _made_of(spec: TensorSpec) -> dict[str, Any]:
+    """A preprocessor is told only if there is one, so that older datasets keep their digests."""
+    told = asdict(replace(spec, preprocess=None))
+    del told["preprocess"]
+    return told if spec.preprocess is None else {**told, "preprocess": spec.preprocess.to_json()}
 
 
 def _said(specs: TensorSpec | tuple[TensorSpec, ...] | None) -> str:
@@ -228,8 +235,8 @@ class Dataset:
             "files": [asdict(file) for file in self.files],
             "validation_files": [asdict(file) for file in self.validation_files],
             "signature": self.signature.to_json(),
-            "label": asdict(self.label),
-            "weight": self.weight and asdict(self.weight),
+            "label": self.label.to_json(),
+            "weight": self.weight and self.weight.to_json(),
             "digest": self.digest,
             "label_facts": self.label_facts and asdict(self.label_facts),
         }
@@ -249,8 +256,8 @@ class Dataset:
                 uri,
                 _files(content["files"]),
                 Signature.from_json(content["signature"]),
-                TensorSpec(**content["label"]),
-                weight and TensorSpec(**weight),
+                TensorSpec.from_json(content["label"]),
+                weight and TensorSpec.from_json(weight),
                 _files(content["validation_files"]),
                 content["digest"],
                 facts and LabelFacts(**facts),

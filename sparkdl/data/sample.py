@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,11 +43,11 @@ def sample(data: Dataset | PetastormDataset, rows: int, seed: int = 0) -> pa.Tab
     return pa.table(named)
 
 
-def with_reference(bundle: Bundle, data: Dataset | PetastormDataset) -> Bundle:
-    """The bundle with a reference of up to 10,000 of the rows it was trained on; without one, and a warning in the log, if
+def with_reference(bundle: Bundle, rows: Callable[[], pa.Table]) -> Bundle:
+    """The bundle with a reference of some of the rows it was trained on; without one, and a warning in the log, if
     none can be made: hours of training are not lost for it."""
     try:
-        return bundle.with_reference(sample(data, SAMPLE_ROWS))
+        return bundle.with_reference(rows())
     except Exception as error:  # whatever reading, or a model, raises
         logger.warning("the bundle has no drift reference: %s: %s", type(error).__name__, error)
         return bundle

@@ -29,7 +29,7 @@ def plan(run: Run, conf: TrainConf, args: argparse.Namespace) -> Iterator[tuple[
     yield "data", f"{conf.data}, columns {table.columns}"
     if conf.test:
         yield "test", f"{conf.test}, columns {models.table(run, conf.test, 'test').columns}"
-    yield "model", f"{conf.model}, task {estimator.getOrDefault('task')}"
+    yield "model", conf.application or f"{conf.model}, task {estimator.getOrDefault('task')}"
     _check_output(conf)
     yield "bundle", f"would be written to {conf.bundle}"
     ranks = estimator.getOrDefault("numProc") or session.free_slots(run.spark) or 1
@@ -68,7 +68,8 @@ def _held_out(run: Run, model: TorchModel, test: DataFrame, label: str) -> dict[
     """``test_accuracy`` and so on; nothing without a task."""
     from sparkdl.evaluate import evaluate
 
-    if model.bundle.task is None:
+    decoder = model.signature.decoder
+    if model.bundle.task is None and not (decoder and decoder.figures):
         return {}
     figures = evaluate(model, test, label).figures
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -78,9 +79,13 @@ def _held_out(run: Run, model: TorchModel, test: DataFrame, label: str) -> dict[
 
 def _estimator(run: Run, conf: TrainConf) -> TorchEstimator:
     from sparkdl.estimator import TorchEstimator
+    from sparkdl.ready import estimator_named
 
     settings: dict[str, Any] = conf.estimator
-    return TorchEstimator(model=code.named(run, conf.model, "model"), **settings)
+    if conf.application:
+        made: TorchEstimator = estimator_named(conf.application)(**settings)
+        return made
+    return TorchEstimator(model=code.named(run, str(conf.model), "model"), **settings)
 
 
 def _check_output(conf: TrainConf) -> None:

@@ -20,10 +20,8 @@ from sparkdl.score.sources import Source
 
 if TYPE_CHECKING:
     from sparkdl.model import TorchModel
-    from sparkdl.signature import TensorSpec
 
 _FORMAT = 2  # of the staging folder: another one's pieces are not taken up
-_JSON_OF_DDL = {"tinyint": "byte", "smallint": "short", "int": "integer", "bigint": "long"}
 
 
 def _nothing() -> None:
@@ -137,22 +135,14 @@ def _told_schema(
 ) -> dict[str, Any]:
     """Spark's schema of the table, as JSON values."""
     fields = {field["name"]: field for field in source.df.schema.jsonValue()["fields"]}
-    made = {outputs[spec.name]: told_type(spec) for spec in model.signature.outputs if spec.name in outputs}
+    types = arrow_columns.answers(model.signature)
+    made = {outputs[name]: arrow_columns.spark_json(kind) for name, kind in types.items() if name in outputs}
     if "probability" in outputs and model.getOrDefault("probabilityAsVector"):
         made[outputs["probability"]] = {"type": "udt", "class": "vector"}
     if error_column:
         made[error_column] = "string"
     new = [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in made.items()]
     return {"type": "struct", "fields": [*(fields[name] for name in passed), *new]}
-
-
-def told_type(spec: TensorSpec) -> Any:
-    """Spark's type of an output's column, as JSON values."""
-    ddl = arrow_columns.SPARK_OF_DTYPE[spec.dtype]
-    kind: Any = _JSON_OF_DDL.get(ddl, ddl)
-    for _ in spec.shape:
-        kind = {"type": "array", "elementType": kind, "containsNull": True}
-    return kind
 
 
 def _folder(sink: Any) -> str:

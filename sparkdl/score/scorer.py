@@ -136,19 +136,18 @@ class Scorer:
                     inputs = failing.taken(inputs, rest)
                     if error.rest is not None:
                         inputs[spec.name] = error.rest
-        return _Piece(start, len(rows), inputs, good, problems)
+        return _Piece(start, rows, inputs, good, problems)
 
     def _scored(self, pieces: list[tuple[_Piece, Arrays]]) -> Scored:
         problems: dict[int, str] = {}
-        made: dict[str, list[pa.Array]] = {spec.name: [] for spec in self.signature.outputs}
+        made: dict[str, list[pa.Array]] = {name: [] for name in columns.answers(self.signature)}
         for piece, outputs in pieces:
             bad = piece.problems | self._non_finite(piece, outputs)
             problems |= {piece.start + row: why for row, why in bad.items()}
-            place = np.full(piece.rows, -1)
+            place = np.full(len(piece.rows), -1)
             place[piece.good] = np.arange(len(piece.good))
             place[list(bad)] = -1
-            for name, values in outputs.items():
-                column = columns.to_arrow(values)
+            for name, column in columns.answered(self.signature, outputs, piece.good_rows).items():
                 made[name].append(column.take(pa.array(place, mask=place < 0)) if bad else column)
         whole = {name: parts[0] if len(parts) == 1 else pa.concat_arrays(parts) for name, parts in made.items()}
         return Scored(whole, dict(sorted(problems.items())))
@@ -181,8 +180,15 @@ class _Piece:
     """Some rows of a batch, read. good: the places of those that ``inputs`` hold. batch: set in a batch's last piece."""
 
     start: int
-    rows: int
+    rows: pa.RecordBatch
     inputs: Inputs
     good: np.ndarray
     problems: dict[int, str]
     batch: pa.RecordBatch | None = None
+
+    @property
+    def good_rows(self) -> dict[str, pa.Array]:
+        """The columns of the rows that ``inputs`` holds."""
+        whole = len(self.good) == len(self.rows)
+        rows = self.rows if whole else self.rows.take(pa.array(self.good))
+        return dict(zip(rows.schema.names, rows.columns, strict=True))

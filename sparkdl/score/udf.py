@@ -45,7 +45,7 @@ def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bo
     It gives a struct of ``fields``: names of outputs, and PROBLEM; or, if there is but one and ``alone``, that as it is.
     kind: one of UDF_TYPES.
     """
-    types = {spec.name: columns.spark_type(spec) for spec in scorer.signature.outputs} | {PROBLEM: "string"}
+    types = {name: columns.ddl(told) for name, told in columns.answers(scorer.signature).items()} | {PROBLEM: "string"}
     only = fields[0] if alone and len(fields) == 1 else None
     returns = types[only] if only else f"struct<{', '.join(f'{quoted(name)}:{types[name]}' for name in fields)}>"
     several = len(scorer.signature.columns) > 1
@@ -115,6 +115,8 @@ class _Score:
 
 def _from_pandas(series: pd.Series) -> pa.Array:
     """pandas holds a null number as NaN, and one can no longer be told from the other; within an array it can."""
+    if not hasattr(series, "dtype"):  # a frame: the fields of a struct
+        return pa.StructArray.from_arrays([_from_pandas(series[name]) for name in series], names=list(series))
     return pa.array(series, from_pandas=series.dtype != object)
 
 

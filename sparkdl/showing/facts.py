@@ -28,6 +28,8 @@ def of_bundle(bundle: Bundle) -> Facts:
     lines = [("task", bundle.task or "none: outputs as they are")]
     lines += _listed("input", [(_spec(spec)) for spec in bundle.signature.inputs])
     lines += _listed("output", [str(spec) for spec in bundle.signature.outputs])
+    if bundle.signature.decoder is not None:
+        lines.append(("decoder", str(bundle.signature.decoder)))
     lines += _listed("metric", [f"{name} {_figure(value)}" for name, value in bundle.metrics.items()])
     lines += [
         ("program", _PROGRAMS.get(bundle.program.kind, f"{bundle.program.kind}: code, to be trusted")),
@@ -79,7 +81,9 @@ def _spec(spec: TensorSpec) -> str:
         return f"{spec}, the mask of {spec.mask_of}"
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(spec.columns[:4], spec.types[:4], strict=True))
     more = f", … {len(spec.columns)} in all" if len(spec.columns) > 4 else ""
-    return f"{spec} from {columns}{more}" + (f", decoded as {spec.decode}" if spec.decode else "")
+    return f"{spec} from {columns}{more}" + (
+        f", decoded as {spec.decode}" if spec.decode else f", by {spec.preprocess}" if spec.preprocess else ""
+    )
 
 
 def _figure(value: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkdl.columns import KINDS
+from sparkdl.columns import KINDS, answers
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, StreamError
 from sparkdl.signature import quoted
 from sparkdl.stream.reports import BatchReport
@@ -165,13 +165,15 @@ def _observed(progress: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 def _outputs(model: TorchModel) -> dict[str, str]:
     renamed = {"prediction": model.getOrDefault("predictionCol"), "probability": model.getOrDefault("probabilityCol")}
-    return {spec.name: name for spec in model.signature.outputs if (name := renamed.get(spec.name, spec.name))}
+    return {one: name for one in answers(model.signature) if (name := renamed.get(one, one))}
 
 
 def _distribution(output: str, name: str, kind: Any, model: TorchModel) -> list[Column]:
     from pyspark.sql import functions as sf
 
-    (spec,) = (one for one in model.signature.outputs if one.name == output)
+    spec = next((one for one in model.signature.outputs if one.name == output), None)
+    if spec is None:  # the decoder's own
+        return []
     column = sf.col(quoted(name))
     if not spec.shape and isinstance(kind, str):
         value = column.cast("double")

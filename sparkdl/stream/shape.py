@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparkdl.columns import answers, spark_json
 from sparkdl.errors import SignatureError
 from sparkdl.payloads import PARSED, UNPARSABLE
-from sparkdl.score.job import kept_columns, told_type
+from sparkdl.score.job import kept_columns
 from sparkdl.signature import quoted
 from sparkdl.stream.rows import ARRAY, EVENT, PASSED, ROW, SHARE, Shape
 
@@ -133,7 +134,7 @@ def _check_unique(columns: Iterable[tuple[str, str]]) -> None:
 def row_schema(flat: DataFrame, shape: Shape, model: TorchModel) -> dict[str, Any]:
     """Of the sink's rows, Spark's as JSON values."""
     fields = {field["name"]: field for field in flat.schema.jsonValue()["fields"]}
-    types = {spec.name: told_type(spec) for spec in model.signature.outputs}
+    types = {name: spark_json(kind) for name, kind in answers(model.signature).items()}
     made = {name: types[output] for models in (shape.outputs, shape.others or {}) for output, name in models.items()}
     made |= dict.fromkeys(shape.versions, "string")
     new = [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in made.items()]

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from making import spec
 
 from sparkdl import columns
-from sparkdl.columns import BadRows, arrow_type, as_tensor, flat, spark_type, to_arrow, to_numpy
+from sparkdl.columns import BadRows, arrow_type, as_tensor, ddl, flat, to_arrow, to_numpy
 from sparkdl.errors import DataError, SignatureError
 from sparkdl.signature import DTYPES, TensorSpec
 
@@ -166,7 +166,7 @@ def test_stacked_columns_come_in_the_order_of_the_spec():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "shape", "ddl", "arrow"),
+    ("dtype", "shape", "told", "arrow"),
     [
         ("float64", (), "double", pa.float64()),
         ("bool", (), "boolean", pa.bool_()),
@@ -175,9 +175,9 @@ def test_stacked_columns_come_in_the_order_of_the_spec():
         ("float16", (2,), "array<float>", pa.list_(pa.float32())),  # nor half floats
     ],
 )
-def test_the_types_of_an_output_column(dtype, shape, ddl, arrow):
-    assert spark_type(spec("y", dtype, shape)) == ddl
+def test_the_types_of_an_output_column(dtype, shape, told, arrow):
     assert arrow_type(spec("y", dtype, shape)) == arrow
+    assert ddl(arrow) == told
 
 
 def test_a_list_column_becomes_a_tensor_without_a_copy():

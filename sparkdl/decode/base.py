@@ -1,0 +1,59 @@
+"""A decoder: what the model returned for some rows, and the rows, in; the columns that people read out.
+
+Plain data as a preprocessor is, kept in the bundle's signature. It runs in the workers, after the model.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from sparkdl.settings import Settings, class_at, of_kind
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from sparkdl.signature import TensorSpec
+
+KINDS = {
+    "labels": "sparkdl.decode.labels:LabelDecoder",
+}
+
+
+class Decoder(Settings):
+    """Base of all decoders.
+
+    figures: names of those that ``evaluate`` gives. Empty: the model is judged by its task, or not.
+    """
+
+    figures: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:
+        """The columns that scoring adds for a model with these outputs, ``prediction`` first. Raises SignatureError for
+        outputs that it cannot decode."""
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, np.ndarray], rows: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        """The columns, of the types that ``columns`` told. outputs: ``(B, …)`` each, by name. rows: the B rows' input
+        columns."""
+
+    def evaluate(self, scored: DataFrame, label: str, prediction: str) -> dict[str, float]:
+        """``figures`` of rows with a truth and a prediction that is not null, in columns of these names."""
+        raise NotImplementedError
+
+
+def figure_names() -> list[str]:
+    """Of all decoders' figures."""
+    return [name for path in KINDS.values() for name in class_at(path).figures]
+
+
+def from_json(told: Any) -> Decoder:
+    """The decoder that ``to_json`` told of. Raises InvalidParamError."""
+    found = of_kind(told, KINDS, "decoder")
+    assert isinstance(found, Decoder)
+    return found
