@@ -7,7 +7,7 @@ LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PA
 UV = $(CURDIR)/.venv/tools/bin/uv
 LANES = latest spark35
 
-.PHONY: help setup latest jars demo test lint format doctor bench pictures soak lock clean
+.PHONY: help setup latest jars demo examples test lint format doctor bench pictures soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -20,6 +20,9 @@ latest:
 
 demo: latest ## the jobs one after another: train, evaluate, publish, score, compare
 	@$(LATEST) $(BIN)/python scripts/demo.py
+
+examples: latest ## every example, small: train, score a table, score a stream; ARGS="fraud --script" narrows
+	@$(LATEST) $(BIN)/python examples/run.py $(ARGS)
 
 jars: setup # before the tests, whose clocks run; where they cannot be had the tests that need them say so
 	@$(BIN)/python scripts/jars.py >/dev/null || true
@@ -57,6 +60,6 @@ lock: latest ## pin the lanes' packages anew
 	$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes tools.in -o tools.txt
 
 clean: ## remove what set-up, tests and demo made here (not the caches in ~/.cache)
-	@rm -rf .venv .demo .reports build dist *.egg-info spark-warehouse metastore_db derby.log
+	@rm -rf .venv .demo .examples .reports build dist *.egg-info spark-warehouse metastore_db derby.log
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The notebooks of examples/zeppelin: what Zeppelin imports, and every paragraph in a real interpreter."""
+"""The notebooks of examples: what Zeppelin imports, and every paragraph in a real interpreter."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from paragraphs import written
 
-NOTEBOOKS = sorted(Path(__file__).resolve().parents[2].glob("examples/zeppelin/*.zpln"))
+NOTEBOOKS = sorted(Path(__file__).resolve().parents[2].glob("examples/*/*.zpln"))
 LIMIT = 102_400  # bytes of output that Zeppelin keeps
 IDS = [path.name.partition("_")[0] for path in NOTEBOOKS]
 
@@ -31,7 +31,7 @@ def test_zeppelin_can_import_it(path):
 
 
 def test_their_ids_differ():
-    assert len({json.loads(path.read_text())["id"] for path in NOTEBOOKS}) == len(NOTEBOOKS) == 4
+    assert len({json.loads(path.read_text())["id"] for path in NOTEBOOKS}) == len(NOTEBOOKS) == 12
 
 
 SHOWN = {  # by notebook and paragraph, what must be there
