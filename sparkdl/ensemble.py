@@ -18,6 +18,7 @@ from sparkdl.errors import InvalidParamError, SignatureError
 from sparkdl.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
+    from sparkdl.decode.base import Decoder
     from sparkdl.model import TorchModel
 
 COMBINE = ("mean", "vote", "stack")
@@ -54,7 +55,8 @@ def Ensemble(
     takes = [[names.index(spec.name) for spec in bundle.signature.inputs] for bundle in bundles]
     module = _Members([bundle.module() for bundle in bundles], takes, task, combine, shares)
     shown = None if combine == "stack" else task
-    return TorchModel(Bundle.from_module(module, Signature(inputs), task=shown, trusted=trusted))
+    decoder = None if combine == "stack" else _decoder(bundles)
+    return TorchModel(Bundle.from_module(module, Signature(inputs, decoder=decoder), task=shown, trusted=trusted))
 
 
 class _Members(nn.Module):
@@ -166,6 +168,18 @@ def _task(bundles: Sequence[Bundle], combine: str | nn.Module) -> str:
                 value=place,
             )
     return task
+
+
+def _decoder(bundles: Sequence[Bundle]) -> Decoder | None:
+    """Of all members. Raises InvalidParamError if they have different ones: other labels for a class number, say."""
+    decoders = [bundle.signature.decoder for bundle in bundles]
+    if any(other != decoders[0] for other in decoders):
+        raise InvalidParamError(
+            f"'members' must mean the same by what they predict (got the decoders {[str(one) for one in decoders]})",
+            param="members",
+            value=decoders,
+        )
+    return decoders[0]
 
 
 def _shares(weights: Sequence[float] | None, count: int, combine: str | nn.Module) -> list[float]:

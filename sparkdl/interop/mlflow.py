@@ -15,8 +15,8 @@ from torch import nn
 from sparkdl import columns, store
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError, BundleNotFoundError, SignatureError, UntrustedBundleError
-from sparkdl.interop.common import needed, spark_kind
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.interop.common import needed
+from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,8 @@ _TYPES = {
     "byte": "integer",
     "short": "integer",
     "decimal": "double",
+    "date": "datetime",
+    "timestamp": "datetime",
 }  # of Spark that MLflow lacks; others are named alike
 
 
@@ -92,7 +94,7 @@ def save(bundle: Bundle, path: str) -> None:
         for spec in bundle.signature.inputs
         for column, kind in zip(spec.columns, spec.types, strict=True)
     }
-    outputs = {spec.name: _mlflow_type(spark_kind(spec.dtype, spec.shape)) for spec in bundle.signature.outputs}
+    outputs = {name: _mlflow_type(columns.spark_json(kind)) for name, kind in columns.answers(bundle.signature).items()}
     inputs_schema, outputs_schema = (
         Schema([ColSpec(name=name, type=kind) for name, kind in side.items()]) for side in (inputs, outputs)
     )
@@ -101,11 +103,15 @@ def save(bundle: Bundle, path: str) -> None:
     model.save(os.fspath(place / "MLmodel"))
 
 
-def _mlflow_type(kind: str) -> Any:
-    """MLflow's type of a column, from that of Spark: ``array<float>``, ``long``."""
+def _mlflow_type(kind: Any) -> Any:
+    """MLflow's type of a column, from that of Spark: ``array<float>``, ``long``, or as the JSON values of a schema."""
     from mlflow.types import DataType
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import Array, Object, Property
 
+    if isinstance(kind, dict) and kind["type"] == "array":
+        return Array(_mlflow_type(kind["elementType"]))
+    if isinstance(kind, dict):
+        return Object([Property(one["name"], _mlflow_type(one["type"])) for one in kind["fields"]])
     if kind == "vector":
         return Array(DataType.double)
     inner = re.fullmatch(r"array<(.*)>", kind)
@@ -129,8 +135,8 @@ class _Predicting:
         signature.check_columns(frame.columns)
         named = {name: _arrow(frame[name]) for name in signature.columns}
         inputs = {spec.name: columns.read(named, spec) for spec in signature.inputs if spec.columns}
-        predicted = self.bundle.predict(inputs)
-        return pd.DataFrame({spec.name: _series(predicted[spec.name], spec) for spec in signature.outputs})
+        made = columns.answered(signature, self.bundle.predict(inputs), named)
+        return pd.DataFrame({name: _series(column) for name, column in made.items()})
 
 
 def _arrow(values: pd.Series) -> pa.Array:
@@ -139,5 +145,5 @@ def _arrow(values: pd.Series) -> pa.Array:
     return pa.array(values.tolist() if values.dtype == object else values, from_pandas=True)
 
 
-def _series(values: np.ndarray, spec: TensorSpec) -> Any:
-    return columns.to_arrow(values).to_pylist() if spec.shape else values
+def _series(column: pa.Array) -> Any:
+    return column.to_pylist() if pa.types.is_nested(column.type) else column.to_pandas()

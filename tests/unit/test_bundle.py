@@ -317,9 +317,9 @@ def changed(saved, change):
 
 
 def test_a_newer_format_says_what_to_do(saved):
-    changed(saved, lambda manifest: manifest.update(format=3))
-    error = refused(saved, BundleVersionError, "has format 3; this sparkdl reads up to 2: upgrade")
-    assert (error.found, error.supported) == (3, 2)
+    changed(saved, lambda manifest: manifest.update(format=4))
+    error = refused(saved, BundleVersionError, "has format 4; this sparkdl reads up to 3: upgrade")
+    assert (error.found, error.supported) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_a_broken_bundle_raises_errors_of_ours_only_and_writes_nothing(tmp_path,
 
 def test_the_format_is_the_first_while_nothing_newer_is_used(mlp):
     assert json.loads(mlp.files["manifest.json"])["format"] == 1
-    assert bundle_files.FORMAT == 2
+    assert bundle_files.FORMAT == 3
 
 
 def test_a_bundle_that_was_loaded_is_saved_with_its_manifest_last_too(tmp_path, monkeypatch):

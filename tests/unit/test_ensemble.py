@@ -7,9 +7,11 @@ from making import signature, spec
 from torch import nn
 
 from sparkdl.bundle import Bundle
+from sparkdl.decode.labels import LabelDecoder
 from sparkdl.ensemble import Ensemble
 from sparkdl.errors import InvalidParamError, SignatureError, UntrustedBundleError
 from sparkdl.model import TorchModel
+from sparkdl.signature import Signature, TensorSpec
 
 X = {"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)}
 INPUTS = signature(spec(shape=(4,)))
@@ -171,3 +173,19 @@ def test_other_numbers_of_classes_are_refused(members):
     five = Bundle.from_module(nn.Linear(4, 5), signature(spec(shape=(4,))), task="multiclass")
     with pytest.raises(SignatureError, match="must predict the same shapes"):
         Ensemble([members["multiclass"][0], five])
+
+
+def of_labels(*values):
+    x = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
+    signature = Signature((x,), decoder=LabelDecoder(values=values))
+    return Bundle.from_module(torch.nn.Linear(2, len(values)), signature, task="multiclass")
+
+
+def test_members_of_the_same_labels_keep_them():
+    made = Ensemble([of_labels("a", "b"), of_labels("a", "b")])
+    assert made.signature.decoder.values == ("a", "b")
+
+
+def test_members_of_other_labels_are_refused():
+    with pytest.raises(InvalidParamError, match="must mean the same.*labels"):
+        Ensemble([of_labels("a", "b"), of_labels("b", "a")])
