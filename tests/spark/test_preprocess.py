@@ -51,7 +51,7 @@ def test_the_decoder_is_in_the_bundle(model, flowers, tmp_path):
 
 def test_the_label_that_nobody_knows_is_told_with_its_row(flowers):
     bad = estimator().setParams(preprocess={"kind": {"kind": "labels", "values": ["iris", "rose", "lily"]}})
-    with pytest.raises(DataError, match="'kind'.*expected one of the 3 labels 'iris', 'rose', 'lily', got 'tulip'"):
+    with pytest.raises(DataError, match=r"'kind'.*expected one of the 3 labels 'iris', 'rose', 'lily', got 'tulip'"):
         bad.fit(flowers)
 
 
@@ -77,5 +77,5 @@ def test_labels_that_are_not_the_models_classes_are_refused(flowers):
 
 
 def test_a_setting_that_is_not_there_is_named():
-    with pytest.raises(InvalidParamError, match="'value' of Labels.*did you mean 'values'"):
+    with pytest.raises(InvalidParamError, match=r"'value' of Labels.*did you mean 'values'"):
         Labels(value=("a",))

@@ -187,5 +187,5 @@ def test_members_of_the_same_labels_keep_them():
 
 
 def test_members_of_other_labels_are_refused():
-    with pytest.raises(InvalidParamError, match="must mean the same.*labels"):
+    with pytest.raises(InvalidParamError, match=r"must mean the same.*labels"):
         Ensemble([of_labels("a", "b"), of_labels("b", "a")])
