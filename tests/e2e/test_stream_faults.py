@@ -81,7 +81,7 @@ def test_a_python_worker_dies_in_mid_batch(scene, spark):
         query = scene.stream(spark, trigger="0 seconds")
         while query.isActive:  # until one dies in a task: local[2] gives a task one try
             scene.feed(500)
-            kill_worker()
+            kill_workers()
             threading.Event().wait(0.05)
         with pytest.raises(StreamError):
             query.awaitTermination()
@@ -90,13 +90,13 @@ def test_a_python_worker_dies_in_mid_batch(scene, spark):
     scene.check()
 
 
-def kill_worker():
-    """kill -9 to a Python worker of this process' JVM, one that was forked for a task, if there is one."""
+def kill_workers():
+    """kill -9 to the Python workers of this process' JVM that were forked for tasks; one that waits for its next is missed by
+    nobody."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             if "daemon" in " ".join(process.cmdline()) and "daemon" in " ".join(process.parent().cmdline()):
                 process.kill()
-                return
 
 
 def test_the_kafka_broker_dies(scene, spark, own_broker):  # noqa: F811
