@@ -21,16 +21,20 @@ _HOME_OF = {
     "Dataset": "sparkdl.data.manifest",
     "Ensemble": "sparkdl.ensemble",
     "HorovodRunner": "sparkdl.runner",
+    "ImageClassifier": "sparkdl.ready.images",
     "JSONLinesLogger": "sparkdl.train.loggers",
+    "KerasEstimator": "sparkdl.ready.keras",
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
     "Monitor": "sparkdl.stream.monitor",
+    "Recommender": "sparkdl.ready.recommend",
     "Registry": "sparkdl.registry.registry",
     "Run": "sparkdl.train.callbacks",
     "ScoreQuery": "sparkdl.stream.query",
     "ScoredTable": "sparkdl.score.result",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
+    "SpeechRecognizer": "sparkdl.ready.speech",
     "StreamStatus": "sparkdl.stream.status",
     "TensorBoardLogger": "sparkdl.train.loggers",
     "TensorSpec": "sparkdl.signature",
@@ -56,6 +60,10 @@ if TYPE_CHECKING:
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
+    from sparkdl.ready.keras import KerasEstimator
+    from sparkdl.ready.speech import SpeechRecognizer
+    from sparkdl.ready.recommend import Recommender
+    from sparkdl.ready.images import ImageClassifier
     from sparkdl.registry.registry import Registry
     from sparkdl.runner import HorovodRunner
     from sparkdl.score.batch import score_table
@@ -83,16 +91,20 @@ __all__ = [
     "Dataset",
     "Ensemble",
     "HorovodRunner",
+    "ImageClassifier",
     "JSONLinesLogger",
+    "KerasEstimator",
     "Logger",
     "MLflowLogger",
     "Monitor",
+    "Recommender",
     "Registry",
     "Run",
     "ScoreQuery",
     "ScoredTable",
     "Signature",
     "SparkdlError",
+    "SpeechRecognizer",
     "StreamStatus",
     "TensorBoardLogger",
     "TensorSpec",

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from sparkdl.signature import TensorSpec
 
 KINDS = {
+    "ctc": "sparkdl.decode.ctc:CtcDecoder",
     "labels": "sparkdl.decode.labels:LabelDecoder",
+    "ranking": "sparkdl.decode.ranking:Ranking",
 }
 
 

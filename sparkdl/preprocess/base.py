@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from sparkdl.columns import Ragged
 
 KINDS = {
+    "audio": "sparkdl.preprocess.audio:Audio",
+    "categories": "sparkdl.preprocess.categories:Categories",
+    "characters": "sparkdl.preprocess.characters:Characters",
+    "dates": "sparkdl.preprocess.dates:DateParts",
+    "hashed": "sparkdl.preprocess.hashed:Hashed",
+    "image": "sparkdl.preprocess.images:Image",
+    "label_lists": "sparkdl.preprocess.label_lists:LabelLists",
     "labels": "sparkdl.preprocess.labels:Labels",
+    "text": "sparkdl.preprocess.text:Text",
+    "numbers": "sparkdl.preprocess.numbers:Numbers",
 }
 
 

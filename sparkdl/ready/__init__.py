@@ -6,7 +6,12 @@ from typing import Any
 
 from sparkdl.settings import class_at
 
-_HOME_OF: dict[str, str] = {}  # the module of each, by name
+_HOME_OF: dict[str, str] = {  # the module of each, by name
+    "ImageClassifier": "sparkdl.ready.images",
+    "KerasEstimator": "sparkdl.ready.keras",
+    "Recommender": "sparkdl.ready.recommend",
+    "SpeechRecognizer": "sparkdl.ready.speech",
+}
 NAMES = tuple(_HOME_OF)
 
 

@@ -46,6 +46,10 @@ class ReadyEstimator(TorchEstimator):
         """What to train on, and with which Params of TorchEstimator: the ``model``, ``preprocess``, ``decoder``, ``task``
         and so on. May look at ``df``: ``sparkdl.preprocess.learn`` tells a vocabulary's size, say."""
 
+    def _served(self, trained: TorchModel, designed: Mapping[str, Any]) -> TorchModel:
+        """What ``fit`` gives: the trained model, or another one made with its weights."""
+        return trained
+
     def _fit(self, dataset: Any) -> TorchModel:
         if not hasattr(dataset, "sparkSession"):
             raise InvalidParamError(
@@ -57,7 +61,7 @@ class ReadyEstimator(TorchEstimator):
         told = {p.name: self.getOrDefault(p) for p in self.params if p.name in _OF_ESTIMATOR and self.isDefined(p)}
         estimator = TorchEstimator()
         chosen = {name: value for name, value in {**told, **designed}.items() if value is not None}
-        return estimator.setParams(**chosen)._fit(df)
+        return self._served(estimator.setParams(**chosen)._fit(df), designed)
 
 
 _OF_ESTIMATOR = frozenset(param.name for param in TorchEstimator().params)
