@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from sparkdl.preprocess import Image
 from sparkdl.signature import Signature, TensorSpec
 
 FEATURES = 50
@@ -170,19 +171,19 @@ def resnet() -> nn.Module:
 
 def jpegs(rows: int, random: np.random.Generator) -> dict[str, pa.Array]:
     """Smooth colours with edges and grain, about as large as photographs of that size; repeated if very many."""
-    from PIL import Image
+    from PIL import Image as pillow
 
     def drawn() -> bytes:
         pixels = np.zeros((*IMAGE[1:], 3), np.float32)
         for side in (4, 14, 56):
             patches = random.normal(0, 55 / np.sqrt(side), (side, side, 3)).astype(np.float32)
-            scaled = [Image.fromarray(patches[..., k]).resize(IMAGE[1:], Image.Resampling.BICUBIC) for k in range(3)]
+            scaled = [pillow.fromarray(patches[..., k]).resize(IMAGE[1:], pillow.Resampling.BICUBIC) for k in range(3)]
             pixels += np.stack(scaled, axis=-1) * 2
         x, y, width, height = random.integers(20, 110, 4)
         pixels[y : y + height, x : x + width] += random.normal(0, 40, 3)
         pixels += 128 + random.normal(0, 5, pixels.shape)
         file = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+        pillow.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
         return file.getvalue()
 
     distinct = [drawn() for _ in range(min(rows, DISTINCT_IMAGES // FILES))]
@@ -191,9 +192,9 @@ def jpegs(rows: int, random: np.random.Generator) -> dict[str, pa.Array]:
 
 def decoded(images: np.ndarray) -> tuple[Tensor, ...]:
     """In the order of bytes that decoding gives, (B, H, W, 3), by which convolutions are faster than by (B, 3, H, W)."""
-    from PIL import Image
+    from PIL import Image as pillow
 
-    pixels = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in images]
+    pixels = [np.asarray(pillow.open(io.BytesIO(content)).convert("RGB")) for content in images]
     return (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),)
 
 
@@ -277,7 +278,7 @@ WIDE_DEEP = Work(
 )  # fmt: skip
 IMAGES = Work(
     "images", (20_000, 128), 256, resnet,
-    (TensorSpec("image", "uint8", IMAGE, ("image",), ("binary",), decode="image"),),
+    (TensorSpec("image", "uint8", IMAGE, ("image",), ("binary",), preprocess=Image(height=224, width=224)),),
     jpegs, decoded, batch=32, tuned=(4, 8, 16, 32, 64), fed=("image",), touched="length(image)",
 )  # fmt: skip
 TEXTS = Work(

@@ -27,6 +27,7 @@ _HOME_OF = {
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
     "Monitor": "sparkdl.stream.monitor",
+    "QuestionAnswering": "sparkdl.ready.answers",
     "Recommender": "sparkdl.ready.recommend",
     "Registry": "sparkdl.registry.registry",
     "Run": "sparkdl.train.callbacks",
@@ -38,6 +39,7 @@ _HOME_OF = {
     "StreamStatus": "sparkdl.stream.status",
     "TensorBoardLogger": "sparkdl.train.loggers",
     "TensorSpec": "sparkdl.signature",
+    "TextClassifier": "sparkdl.ready.texts",
     "TorchEstimator": "sparkdl.estimator",
     "TorchModel": "sparkdl.model",
     "TrainingSummary": "sparkdl.train.summary",
@@ -60,10 +62,12 @@ if TYPE_CHECKING:
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
-    from sparkdl.ready.keras import KerasEstimator
-    from sparkdl.ready.speech import SpeechRecognizer
-    from sparkdl.ready.recommend import Recommender
+    from sparkdl.ready.answers import QuestionAnswering
     from sparkdl.ready.images import ImageClassifier
+    from sparkdl.ready.keras import KerasEstimator
+    from sparkdl.ready.recommend import Recommender
+    from sparkdl.ready.speech import SpeechRecognizer
+    from sparkdl.ready.texts import TextClassifier
     from sparkdl.registry.registry import Registry
     from sparkdl.runner import HorovodRunner
     from sparkdl.score.batch import score_table
@@ -97,6 +101,7 @@ __all__ = [
     "Logger",
     "MLflowLogger",
     "Monitor",
+    "QuestionAnswering",
     "Recommender",
     "Registry",
     "Run",
@@ -108,6 +113,7 @@ __all__ = [
     "StreamStatus",
     "TensorBoardLogger",
     "TensorSpec",
+    "TextClassifier",
     "TorchEstimator",
     "TorchModel",
     "TrainingSummary",

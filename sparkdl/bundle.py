@@ -323,7 +323,7 @@ class Bundle:
                 reason=told["reason"],
             )
             signature = Signature.from_json(manifest["signature"])
-            bundle_files.check_told(program, signature, manifest)
+            bundle_files.check_told(program, manifest)
             bundle = cls(
                 program, weights, signature, manifest["task"], manifest["metrics"], manifest["training"], trusted
             )

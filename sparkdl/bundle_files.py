@@ -29,11 +29,13 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIRST_KINDS = ("export", "import", "pickle")
 
 
-def format_of(program: Program, signature: Signature) -> int:
-    """The first format that has what this bundle needs: older versions of sparkdl then read what they can run."""
-    if signature.decoder is not None or any(spec.preprocess is not None for spec in signature.inputs):
+def format_of(program: Program, signature: Mapping[str, Any]) -> int:
+    """The first format that has what this bundle needs: older versions of sparkdl then read what they can run.
+    signature: as the manifest tells it."""
+    inputs = signature["inputs"]
+    if signature.get("decoder") is not None or any(spec.get("preprocess") is not None for spec in inputs):
         return 3
-    plain = not any(spec.is_ragged or spec.decode for spec in signature.inputs)
+    plain = not any(-1 in spec["shape"] or spec.get("decode") for spec in inputs)
     return 1 if plain and program.kind in _FIRST_KINDS else 2
 
 
@@ -43,9 +45,10 @@ def packed(program: Program, weights: Weights, signature: Signature, told: Mappi
     files = {WEIGHTS: safetensors.torch.save(tensors)}
     if program.kind in programs.FILES:
         files[programs.FILES[program.kind]] = program.content
+    signature_told = signature.to_json()
     manifest = {
-        "format": format_of(program, signature),
-        "signature": signature.to_json(),
+        "format": format_of(program, signature_told),
+        "signature": signature_told,
         "program": {
             "kind": program.kind,
             "factory": program.factory,
@@ -79,11 +82,11 @@ def check(files: Mapping[str, bytes], uri: str | None) -> dict[str, Any]:
     return manifest
 
 
-def check_told(program: Program, signature: Signature, manifest: Mapping[str, Any]) -> None:
+def check_told(program: Program, manifest: Mapping[str, Any]) -> None:
     """Raise ValueError if a field of the manifest has no meaning."""
     fields = {
         "program.kind": program.kind in programs.KINDS,
-        "format": manifest["format"] >= format_of(program, signature),
+        "format": manifest["format"] >= format_of(program, manifest["signature"]),
         "program.factory": isinstance(program.factory, str),
         "program.kwargs": program.kwargs is None or isinstance(program.kwargs, dict),
         "program.reason": isinstance(program.reason, str),

@@ -239,10 +239,6 @@ def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragge
     if column.null_count:
         raise bad_rows("null", name, np.flatnonzero(_mask(column)), f"{spec.dtype}{list(spec.shape)}", repeat(None))
     kind = column.type
-    if spec.decode:
-        from sparkdl.content import decoded_images  # which needs columns
-
-        return decoded_images(column, spec, name)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _from_binary(column, spec, name)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

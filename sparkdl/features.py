@@ -86,7 +86,7 @@ def _of_column(column: str, kind: str, spec: TensorSpec) -> Watched | None:
         if depth:
             return _as("sequence", column, spec) if depth == 1 else None
         return _elements(column, TensorSpec(column, "float64"), ()) if what == "number" else _as("length", column, spec)
-    if kind == "string" or spec.decode:
+    if kind == "string":
         return _as("length", column, spec)
     if spec.is_ragged:
         return _as("length" if kind == "binary" else "sequence", column, spec)

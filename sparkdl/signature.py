@@ -33,8 +33,7 @@ DTYPE_OF_SPARK = {
 }
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 FLOATS = ("float16", "float32", "float64")
-DECODERS = ("", "image")
-_MAY_LACK = ("mask_of", "decode", "preprocess")
+_MAY_LACK = ("mask_of", "preprocess")
 _OTHERS = ("string", "binary", "date", "timestamp", "struct")  # kinds that are no numbers
 
 
@@ -53,8 +52,6 @@ class TensorSpec:
         little-endian bytes of the tensor) or ``string`` (UTF-8 bytes, zero padded to the shape ``(length,)``).
     mask_of: the name of an input whose first size varies; this one, of shape ``(-1,)``, is 1 where it has a value and
         0 where it is padded.
-    decode: ``image`` for a binary column of image files (JPEG, PNG, …), decoded to RGB ``uint8`` of shape
-        ``(3, height, width)``; a file of another size is a bad row.
     preprocess: what makes the tensor out of the columns, if it is not the columns as they are.
     """
 
@@ -64,7 +61,6 @@ class TensorSpec:
     columns: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     mask_of: str = ""
-    decode: str = ""
     preprocess: Preprocessor | None = None
 
     def __post_init__(self) -> None:
@@ -101,23 +97,6 @@ class TensorSpec:
                 column=self.name,
                 expected="sizes >= 0",
                 got=self.shape,
-            )
-        if self.decode not in DECODERS:
-            raise SignatureError(
-                f"decode of {self.name!r} must be one of {list(DECODERS)} (got {self.decode!r})",
-                column=self.name,
-                expected=DECODERS,
-                got=self.decode,
-            )
-        if self.decode and (
-            self.types != ("binary",) or self.dtype != "uint8" or len(self.shape) != 3 or self.is_ragged
-        ):
-            raise SignatureError(
-                f"{self.name!r} is decoded from image files: one binary column, dtype uint8, shape (3, height, width) "
-                f"(got {self})",
-                column=self.name,
-                expected="uint8[B, 3, H, W] of a binary column",
-                got=str(self),
             )
         if self.mask_of and (self.columns or self.shape != (-1,)):
             raise SignatureError(
@@ -157,6 +136,10 @@ class TensorSpec:
         made = dict(told)
         if made.get("preprocess") is not None:
             made["preprocess"] = from_json(made["preprocess"])
+        if decode := made.pop("decode", ""):  # as bundles of format 2 tell of image files
+            from sparkdl.preprocess.images import Image
+
+            made["preprocess"] = Image.of_format_2(decode, made["shape"])
         return cls(**made)
 
     def __str__(self) -> str:
@@ -212,7 +195,7 @@ class Signature:
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
         dtypes: Mapping[str, str] | None = None,
-        decode: Mapping[str, str] | None = None,
+        preprocess: Mapping[str, Preprocessor] | None = None,
         stack: str | None = None,
     ) -> Signature:
         """Derive the inputs from the schema of ``df``; dtypes are kept (``long`` is int64, ``double`` float64).
@@ -222,29 +205,30 @@ class Signature:
             not declared takes its shape from the first row that is not null (a batch DataFrame only); ``binary`` and
             ``string`` columns must be declared. A first size of -1 varies from row to row.
         dtypes: overrides, by column.
-        decode: ``image`` for binary columns of image files, by column (see TensorSpec); their shape is declared.
+        preprocess: what makes a tensor of a column, by column; it knows what it must know.
         stack: a name; all columns, which must then be scalars, become one vector of that name.
 
         Raises ColumnNotFoundError, SignatureError for a type that no tensor can hold, EmptyDatasetError if a shape is
         to be found in a row and there is none.
         """
-        shapes, dtypes = dict(shapes or {}), dict(dtypes or {})
+        shapes, dtypes, preprocess = dict(shapes or {}), dict(dtypes or {}), dict(preprocess or {})
         types = {f["name"]: f["type"] for f in df.schema.jsonValue()["fields"]}
         names = list(types) if columns is None else list(columns)
-        for name in [*names, *shapes, *dtypes, *(decode or {})]:
+        for name in [*names, *shapes, *dtypes, *preprocess]:
             if name not in types:
                 raise ColumnNotFoundError(name, types)
-        leaves = {name: _leaf(name, types[name]) for name in names}
-        unknown = [n for n in names if leaves[n].depth and n not in shapes]
+        leaves = {name: _leaf(name, types[name]) for name in names if name not in preprocess}
+        unknown = [n for n in leaves if leaves[n].depth and n not in shapes]
         shapes.update(_sampled_shapes(df, unknown))
         specs = [
-            TensorSpec(
+            preprocessed(df, name, [name], preprocess[name])
+            if name in preprocess
+            else TensorSpec(
                 name=name,
                 dtype=dtypes.get(name, DTYPE_OF_SPARK[leaves[name].scalar]),
                 shape=_declared_shape(name, leaves[name], shapes),
                 columns=(name,),
                 types=(leaves[name].text,),
-                decode=(decode or {}).get(name, ""),
             )
             for name in names
         ]

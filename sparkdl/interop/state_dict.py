@@ -21,7 +21,7 @@ def module(factory: Callable[[], nn.Module], state: Mapping[str, Tensor] | str |
     """What ``factory`` makes, with the weights of ``state``. Raises BundleError, StoreError."""
     made = factory()
     uri = None if isinstance(state, Mapping) else os.fspath(state)
-    tensors = state if isinstance(state, Mapping) else _read(os.fspath(state))
+    tensors = state if isinstance(state, Mapping) else read(os.fspath(state))
     try:
         made.load_state_dict(dict(tensors), strict=True)
     except (RuntimeError, TypeError) as error:
@@ -29,7 +29,8 @@ def module(factory: Callable[[], nn.Module], state: Mapping[str, Tensor] | str |
     return made
 
 
-def _read(uri: str) -> Mapping[str, Tensor]:
+def read(uri: str) -> Mapping[str, Tensor]:
+    """The tensors in a ``.safetensors`` file, or in one by ``torch.save``. Raises BundleError, StoreError."""
     content = common.content(uri)
     try:
         if uri.endswith(".safetensors"):

@@ -9,8 +9,10 @@ from sparkdl.settings import class_at
 _HOME_OF: dict[str, str] = {  # the module of each, by name
     "ImageClassifier": "sparkdl.ready.images",
     "KerasEstimator": "sparkdl.ready.keras",
+    "QuestionAnswering": "sparkdl.ready.answers",
     "Recommender": "sparkdl.ready.recommend",
     "SpeechRecognizer": "sparkdl.ready.speech",
+    "TextClassifier": "sparkdl.ready.texts",
 }
 NAMES = tuple(_HOME_OF)
 

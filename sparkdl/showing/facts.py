@@ -81,9 +81,7 @@ def _spec(spec: TensorSpec) -> str:
         return f"{spec}, the mask of {spec.mask_of}"
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(spec.columns[:4], spec.types[:4], strict=True))
     more = f", … {len(spec.columns)} in all" if len(spec.columns) > 4 else ""
-    return f"{spec} from {columns}{more}" + (
-        f", decoded as {spec.decode}" if spec.decode else f", by {spec.preprocess}" if spec.preprocess else ""
-    )
+    return f"{spec} from {columns}{more}" + (f", by {spec.preprocess}" if spec.preprocess else "")
 
 
 def _figure(value: Any) -> str:

@@ -75,7 +75,7 @@ def _different(before: Sequence[TensorSpec], after: Sequence[TensorSpec], side: 
     by_name = {spec.name: spec for spec in after}
     for spec in before:
         other = by_name[spec.name]
-        for field in ("dtype", "shape", "columns", "mask_of", "decode"):
+        for field in ("dtype", "shape", "columns", "mask_of"):
             if getattr(spec, field) != getattr(other, field):
                 was, now = getattr(spec, field), getattr(other, field)
                 return f"its {side[:-1]} {spec.name!r} has {field} {now!r}, and that of the running one {was!r}"

@@ -4,6 +4,7 @@ The files were written once, by the version that had this format first; a change
 change of format.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -12,10 +13,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sparkdl.bundle import Bundle
-from sparkdl.columns import Ragged
+from sparkdl.columns import BadRows, Ragged, read
+from sparkdl.preprocess import Image
 from sparkdl.signature import Signature, TensorSpec
 
 HERE = Path(__file__).parent
@@ -133,3 +136,20 @@ def test_a_signature():
         "vector: float64[B, 10], key: int64[B]) -> (prediction: float64[B], probability: float32[B, 3])"
     )
     assert signature.columns == ("patch", "text", "age", "amount", "member", "embedding", "vector", "key")
+
+
+def test_image_files_of_format_2(tmp_path):
+    """EXIF data turned no picture, and of an animation the first was taken."""
+    bundle = Bundle.load(str(HERE / "bundle-v2-image"))
+    answer = json.loads((HERE / "bundle-v2-image-answer.json").read_text())
+    (spec,) = bundle.signature.inputs
+    assert spec.preprocess == Image(height=4, width=6, resize="never", orient=False, animated=True)
+    files = pa.array([base64.b64decode(file) for file in answer["files"]])
+    with pytest.raises(BadRows) as caught:
+        read({"file": files}, spec)
+    assert caught.value.rows == answer["bad"]
+    assert [why.partition(":")[0] for why in caught.value.reasons] == ["shape", "undecodable"]
+    predicted = bundle.predict({"image": caught.value.rest})["prediction"]
+    np.testing.assert_allclose(predicted, answer["predictions"], rtol=1e-5)
+    bundle.save(str(tmp_path))
+    assert bundle.digest == answer["digest"] == Bundle.verify(str(tmp_path))

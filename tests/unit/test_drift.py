@@ -19,6 +19,7 @@ from sparkdl.columns import to_arrow
 from sparkdl.data.sample import _columns, sample, with_reference
 from sparkdl.drift import Counter, Reference, compare, merge_counts
 from sparkdl.errors import BundleError, ColumnNotFoundError, SignatureError
+from sparkdl.preprocess import Image
 from sparkdl.signature import Signature, TensorSpec
 
 
@@ -250,7 +251,7 @@ COLUMNS = {
     ),
     "string": (TensorSpec("a", "uint8", (9,), ("a",), ("string",)), ["é", None, ""], {"a.length": [2, np.nan, 0]}),
     "image": (
-        TensorSpec("a", "uint8", (3, 8, 8), ("a",), ("binary",), decode="image"), [b"abc", None],
+        TensorSpec("a", "uint8", (3, 8, 8), ("a",), ("binary",), preprocess=Image(height=8, width=8)), [b"abc", None],
         {"a.length": [3, np.nan]},
     ),
     "raw": (

@@ -178,7 +178,6 @@ def test_the_kinds_of_columns_in_another_data_frame():
         {"shape": (-2,)},
         {"shape": (2, -1)},
         {"shape": (-1,), "mask_of": "x", "columns": ("x",), "types": ("long",)},
-        {"decode": "sound"},
         {"columns": "x", "types": "x"},  # a text is a sequence of texts, and not meant
         {"columns": ("x",)},  # the type is missing
         {"columns": ("x", "y"), "types": ("long",)},
