@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sparkdl.columns import Ragged
 from sparkdl.preprocess.base import Preprocessor
-from sparkdl.preprocess.labels import Labels
+from sparkdl.preprocess.labels import Labels, places
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class LabelLists(Preprocessor):
     def read(self, columns: Mapping[str, pa.Array]) -> Ragged:
         """See Preprocessor. No row is a bad one."""
         ((_, column),) = columns.items()
-        found = pc.index_in(column.flatten().cast(self._known.type, safe=False), value_set=self._known)
+        found = places(column.flatten(), self._labels.known)
         rows = pc.list_parent_indices(column).filter(found.is_valid()).to_numpy(zero_copy_only=False)
         numbers = found.drop_null().to_numpy(zero_copy_only=False).astype(np.int64) + 1
         lengths = np.bincount(rows.astype(np.int64), minlength=len(column))
         return Ragged(numbers, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
     @cached_property
-    def _known(self) -> pa.Array:
-        return pa.array(list(self.values))
+    def _labels(self) -> Labels:
+        return Labels(values=self.values)
 
     def fit(self, df: DataFrame, columns: Sequence[str]) -> LabelLists:
         """See Preprocessor. Raises as ``Labels.fit``."""
         (name,) = columns
-        found = Labels(values=self.values).fit(df.selectExpr(f"explode({quoted(name)}) AS {quoted(name)}"), columns)
+        found = self._labels.fit(df.selectExpr(f"explode({quoted(name)}) AS {quoted(name)}"), columns)
         return LabelLists(values=found.values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -41,13 +42,15 @@ class Labels(Preprocessor):
         """One number a row."""
         return ()
 
+    @cached_property
+    def known(self) -> pa.Array:
+        """The values."""
+        return pa.array(list(self.values))
+
     def read(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """See Preprocessor."""
         ((name, column),) = columns.items()
-        known = pa.array(list(self.values))
-        numbers = pc.index_in(column.cast(known.type, safe=False), value_set=known)
-        if pa.types.is_floating(column.type):  # whole ones, as the values were learnt from
-            numbers = pc.if_else(pc.equal(column, pc.floor(column)), numbers, None)
+        numbers = places(column, self.known)
         if numbers.null_count:
             wrong = np.flatnonzero(numbers.is_null().to_numpy(zero_copy_only=False))
             got = (repr(column[int(row)].as_py()) for row in wrong)
@@ -75,6 +78,14 @@ class Labels(Preprocessor):
                 column=name, row=None, file=None, expected="labels", got=fraction,
             )  # fmt: skip
         return Labels(values=tuple(sorted(values)))
+
+
+def places(column: pa.Array, known: pa.Array) -> pa.Array:
+    """The place in ``known`` of each value of the column, int32; null for one that is not there."""
+    numbers = pc.index_in(column.cast(known.type, safe=False), value_set=known)
+    if pa.types.is_floating(column.type):  # whole ones, as the values were learnt from
+        return pc.if_else(pc.equal(column, pc.floor(column)), numbers, None)
+    return numbers
 
 
 def _some(values: Sequence[object], most: int = 8) -> str:
