@@ -20,7 +20,7 @@ DEFAULT_LOSS = {
     "multiclass": "cross_entropy",
 }
 
-_LOWER_IS_BETTER = ("log_loss", "rmse", "mae")
+_LOWER_IS_BETTER = ("log_loss", "rmse", "mae", "wer", "cer")
 
 
 def is_lower_better(figure: str) -> bool:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from sparkdl.signature import TensorSpec
 
 KINDS = {
+    "anomaly": "sparkdl.decode.sequences:AnomalyDecoder",
     "ctc": "sparkdl.decode.ctc:CtcDecoder",
+    "forecast": "sparkdl.decode.sequences:ForecastDecoder",
     "labels": "sparkdl.decode.labels:LabelDecoder",
     "ranking": "sparkdl.decode.ranking:Ranking",
+    "spans": "sparkdl.decode.spans:SpanDecoder",
 }
 
 

@@ -29,6 +29,7 @@ KINDS = {
     "image": "sparkdl.preprocess.images:Image",
     "label_lists": "sparkdl.preprocess.label_lists:LabelLists",
     "labels": "sparkdl.preprocess.labels:Labels",
+    "series": "sparkdl.preprocess.series:Series",
     "text": "sparkdl.preprocess.text:Text",
     "numbers": "sparkdl.preprocess.numbers:Numbers",
 }

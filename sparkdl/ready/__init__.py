@@ -7,11 +7,15 @@ from typing import Any
 from sparkdl.settings import class_at
 
 _HOME_OF: dict[str, str] = {  # the module of each, by name
+    "AnomalyDetector": "sparkdl.ready.sequences",
     "ImageClassifier": "sparkdl.ready.images",
     "KerasEstimator": "sparkdl.ready.keras",
     "QuestionAnswering": "sparkdl.ready.answers",
     "Recommender": "sparkdl.ready.recommend",
+    "SequenceForecaster": "sparkdl.ready.sequences",
     "SpeechRecognizer": "sparkdl.ready.speech",
+    "TabularClassifier": "sparkdl.ready.tabular",
+    "TabularRegressor": "sparkdl.ready.tabular",
     "TextClassifier": "sparkdl.ready.texts",
 }
 NAMES = tuple(_HOME_OF)
