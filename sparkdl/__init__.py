@@ -39,6 +39,8 @@ _HOME_OF = {
     "StreamStatus": "sparkdl.stream.status",
     "TensorBoardLogger": "sparkdl.train.loggers",
     "TensorSpec": "sparkdl.signature",
+    "TabularClassifier": "sparkdl.ready.tabular",
+    "TabularRegressor": "sparkdl.ready.tabular",
     "TextClassifier": "sparkdl.ready.texts",
     "TorchEstimator": "sparkdl.estimator",
     "TorchModel": "sparkdl.model",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from sparkdl.ready.keras import KerasEstimator
     from sparkdl.ready.recommend import Recommender
     from sparkdl.ready.speech import SpeechRecognizer
+    from sparkdl.ready.tabular import TabularClassifier, TabularRegressor
     from sparkdl.ready.texts import TextClassifier
     from sparkdl.registry.registry import Registry
     from sparkdl.runner import HorovodRunner
@@ -113,6 +116,8 @@ __all__ = [
     "StreamStatus",
     "TensorBoardLogger",
     "TensorSpec",
+    "TabularClassifier",
+    "TabularRegressor",
     "TextClassifier",
     "TorchEstimator",
     "TorchModel",

@@ -113,7 +113,8 @@ def synchronised(module: nn.Module, collective: Collective) -> nn.Module:
 
 @torch.no_grad()
 def agree_on_buffers(module: nn.Module, collective: Collective) -> None:
-    """Make the buffers alike on all ranks: running statistics of batch norm by their mean, all others as on rank 0."""
+    """Make the buffers alike on all ranks: running statistics of batch norm, and what a part names in its
+    ``averaged_buffers``, by their mean; all others as on rank 0."""
     if collective.world.size == 1:
         return
     averaged = {
@@ -122,6 +123,7 @@ def agree_on_buffers(module: nn.Module, collective: Collective) -> None:
         if isinstance(part, _BatchNorm) and part.track_running_stats
         for buffer in (part.running_mean, part.running_var)
     }
+    averaged |= {id(buffer) for part in module.modules() for buffer in getattr(part, "averaged_buffers", ())}
     for buffer in module.buffers():
         if id(buffer) in averaged:
             collective.allreduce(buffer)

@@ -43,10 +43,12 @@ class Recipe:
 
 
 class Forward:
-    """The module and its loss on this rank's device, in the recipe's precision."""
+    """The module and its loss on this rank's device, in the recipe's precision. A module's ``added_loss()`` is added:
+    what it asks of its own parameters, as Keras' regularizers do."""
 
     def __init__(self, module: nn.Module, loss: Any, task: str | None, recipe: Recipe, device: torch.device) -> None:
         self.call = torch.compile(module) if recipe.compile else module
+        self.added_loss = getattr(module, "added_loss", None)
         self.loss, self.task, self.device = loss, task, device
         self.dtype = None if recipe.precision == "float32" else getattr(torch, recipe.precision)
 
@@ -57,6 +59,8 @@ class Forward:
             label = batch.label.to(self.device, non_blocking=True)
             outputs = self.call(*(tensor.to(self.device, non_blocking=True) for tensor in batch.inputs))
             loss = self.loss(tasks.align(self.task, outputs, label), label)
+            if self.added_loss is not None:
+                loss = loss + self.added_loss()
             if batch.weight is None:
                 return outputs, label, loss, None
             weight = batch.weight.to(self.device, non_blocking=True) * bool(batch.rows)
