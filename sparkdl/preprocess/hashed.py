@@ -24,7 +24,7 @@ class Hashed(Preprocessor):
     """
 
     kind: Literal["hashed"] = "hashed"
-    buckets: Annotated[int, Field(ge=2, strict=True)] = 10_000
+    buckets: Annotated[int, Field(ge=2, strict=True)] = 1000
     seed: Annotated[int, Field(ge=0, lt=10**16, strict=True)] = 0
     takes: ClassVar[tuple[str, ...]] = ("string", "long", "boolean")
 

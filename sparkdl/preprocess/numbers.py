@@ -133,7 +133,7 @@ class Numbers(Learner):
 
     def _one(self, name: str, known: Moments, counts: Mapping[str, int]) -> tuple[float, float, float, float, float]:
         """What is learnt of a column: fill, low, high, shift, scale."""
-        constant = float(self._scaled(np.float64(self.fill)))
+        constant = float(self._scaled(np.array([self.fill]))[0])
         if not known.count:
             if self.impute == "constant":
                 return constant, constant, constant, 0.0, 1.0
