@@ -26,7 +26,8 @@ class Augment(nn.Module):
 
     def __init__(self, transforms: Sequence[str | Mapping[str, Any]], shape: Sequence[int]) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList(_made(told, tuple(shape)) for told in checked(transforms))
+        told = [pair for one in checked(transforms) for pair in one.items()]
+        self.transforms = nn.ModuleList(_made(name, arguments, tuple(shape)) for name, arguments in told)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """See the class."""
@@ -40,12 +41,12 @@ class Augment(nn.Module):
         return torch.stack(rows)
 
 
-def checked(transforms: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Each transform's name and arguments. Raises InvalidParamError for what is not written so."""
+def checked(transforms: Any) -> list[dict[str, dict[str, Any]]]:
+    """Dictionaries from names to arguments. Raises InvalidParamError for what is not written so."""
     told = [transforms] if isinstance(transforms, (str, Mapping)) else transforms
     if not isinstance(told, (list, tuple)):
         raise _refused("a list of names, or of dictionaries from a name to its arguments", transforms)
-    found: list[tuple[str, dict[str, Any]]] = []
+    found = []
     for one in told:
         pairs = {one: {}} if isinstance(one, str) else one
         if not isinstance(pairs, Mapping) or not all(isinstance(name, str) for name in pairs):
@@ -53,12 +54,11 @@ def checked(transforms: Any) -> list[tuple[str, dict[str, Any]]]:
         for name, arguments in pairs.items():
             if not isinstance(arguments, (Mapping, type(None))):
                 raise _refused(f"with the arguments of {name!r} by name", arguments)
-            found.append((name, dict(arguments or {})))
+        found.append({name: dict(arguments or {}) for name, arguments in pairs.items()})
     return found
 
 
-def _made(told: tuple[str, dict[str, Any]], shape: tuple[int, ...]) -> nn.Module:
-    name, arguments = told
+def _made(name: str, arguments: dict[str, Any], shape: tuple[int, ...]) -> nn.Module:
     kind = _class_named(name)
     if "size" in inspect.signature(kind).parameters:
         arguments = {"size": list(shape[1:]), **arguments}
