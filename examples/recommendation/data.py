@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FIGURE = "recall_at_10"
 LABEL = "course"
-SETTINGS: dict[str, dict[str, Any]] = {"smallest": {"estimator.epochs": 8}, "small": {}}
+SETTINGS: dict[str, dict[str, Any]] = {"smallest": {"estimator.epochs": 16}, "small": {}}
 MARGIN = 1.5  # times what one gets who recommends to all what is popular
 TOPICS = (
     "python", "statistics", "spark", "design", "finance", "biology",

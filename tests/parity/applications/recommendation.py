@@ -14,8 +14,8 @@ import torch
 
 from sparkdl.ready.towers import TwoTower, Vectors, mean_in_batch_softmax
 
-EPOCHS = {"smallest": 8, "small": 12}
-BATCH = 512
+EPOCHS = {"smallest": 16, "small": 12}
+BATCH = 512  # two ranks with 256 rows each
 
 
 def figure(folder: Path, size: str) -> float:
