@@ -43,6 +43,15 @@ def bundle(folder: str | os.PathLike[str], output: str | None, task: str | None,
     return Bundle.from_module(wrapped, Signature((tokens, mask)), task=task)
 
 
+def backbone(folder: str | os.PathLike[str], trusted: bool = False) -> tuple[nn.Module, int, int]:
+    """The encoder in a local folder, without a head; the width of its hidden states; the tokens that it knows. Raises as
+    ``bundle`` does."""
+    place = Path(folder)
+    module = _model(place, _architecture(place), "embedding", trusted)
+    config: Any = module.config
+    return module, int(config.hidden_size), int(config.vocab_size)
+
+
 class _Logits(nn.Module):
     def __init__(self, model: nn.Module, task: str | None) -> None:
         super().__init__()
