@@ -232,10 +232,14 @@ def _remove_unlisted(uri: str, current: str) -> None:
 
 
 def plain(df: DataFrame, name: str, kind: str) -> Column:
-    """The column as Arrow can carry it: a vector as an array, all else as it is."""
+    """The column as Arrow can carry it: a vector as an array, a timestamp as microseconds since 1970 in UTC, for pandas
+    would turn it to the session's zone and has no year 1; all else as it is."""
     from pyspark.ml.functions import vector_to_array
+    from pyspark.sql.functions import unix_micros
 
     column = df[quoted(name)]
+    if kind == "timestamp" and df.schema[name].dataType.typeName() == "timestamp":  # timestamp_ntz has no zone
+        column = unix_micros(column)
     return vector_to_array(column).alias(name) if kind == "vector" else column.alias(name)
 
 

@@ -17,10 +17,11 @@ from sparkdl.preprocess.cells import texts
 class Hashed(Preprocessor):
     """A column of texts, whole numbers or booleans as bucket numbers, int64 of shape ``()``: two values may share one.
 
-    A value's bucket is 1 + SipHash-2-4 of its text in UTF-8, keyed by the seed's 16 decimal digits, modulo (buckets - 1);
-    it is the same on every machine and in every version of Python. 2 and 2.0 have the text ``2``, true ``true``. Bucket 0
-    is that of null, NaN and fractions. (J.-P. Aumasson and D. J. Bernstein, SipHash: a fast short-input PRF, 2012; as
-    pandas.util.hash_array computes it.)
+    A value's bucket is 1 + h modulo (buckets - 1), the same on every machine and in every version of Python. h is
+    SipHash-2-4 of its text in UTF-8, keyed by the seed's 16 decimal digits, and mixed as SplitMix64 mixes its state; as
+    pandas.util.hash_array computes it. (J.-P. Aumasson and D. J. Bernstein, SipHash: a fast short-input PRF, 2012;
+    G. L. Steele, D. Lea and C. H. Flood, Fast Splittable Pseudorandom Number Generators, 2014.) 2 and 2.0 have the text
+    ``2``, true ``true``. Bucket 0 is that of null, NaN and fractions.
     """
 
     kind: Literal["hashed"] = "hashed"

@@ -26,7 +26,7 @@ class Numbers(Learner):
     clip: two quantiles, ``(0.01, 0.99)``, that values are held between. They and the median are right to 0.1 % of themselves.
     log: sign(x) · ln(1 + \\|x\\|) in place of x.
     scale: ``standard`` (x - mean) / standard deviation, of the rows; ``minmax`` (x - smallest) / (largest - smallest);
-    ``none``. A column of one value becomes 0. Mean and deviation are of the log-scaled values before they are clipped.
+    ``none``. With the first two a column of one value becomes 0. Mean and deviation are of the log-scaled values before they are clipped.
 
     All of it is done here, in float64, and rounded to float32 then: in a model's float32 the small differences of large
     numbers (an account number, seconds since 1970) were lost before a mean could be taken off.
@@ -157,7 +157,9 @@ class Numbers(Learner):
         low, median, high = smallest, 0.0, largest
         if self._needs_quantiles:
             asked = quantiles({int(number): count for number, count in counts.items()}, [*(self.clip or (0, 1)), 0.5])
-            low, high, median = (min(max(value, smallest), largest) for value in asked)
+            *ends, median = (min(max(value, smallest), largest) for value in asked)
+            low, high = ends if self.clip is not None else (low, high)
         fill = {"mean": known.mean, "median": median, "constant": constant, "error": 0.0}[self.impute]
-        is_constant = smallest == largest  # its deviation is 0 but for rounding
-        return fill, low, high, shift, 1.0 if is_constant or not scale else scale
+        if smallest == largest and self.scale != "none":  # its deviation is 0 but for rounding
+            return fill, low, high, smallest, 1.0
+        return fill, low, high, shift, scale or 1.0

@@ -30,7 +30,7 @@ class Moments:
         if not len(values):
             return cls()
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = values.mean()
+            mean = values[0] + (values - values[0]).mean()  # large numbers that differ little keep what they differ by
             squares = np.square(values - mean).sum()
         return cls(float(len(values)), float(mean), float(squares), float(values.min()), float(values.max()))
 
@@ -69,8 +69,8 @@ def bins(values: np.ndarray) -> pa.Array:
     each bin occurs is a sketch of the quantiles: C. Masson, J. E. Rim and H. K. Lee, DDSketch, VLDB 2019."""
     counts = np.isfinite(values) & (values != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.ceil(np.log(np.abs(values)) / np.log(_GAMMA)) + _ABOVE
-    numbers = np.where(counts, np.sign(values) * steps, 0).astype(np.int64)
+        steps = np.sign(values) * (np.ceil(np.log(np.abs(values)) / np.log(_GAMMA)) + _ABOVE)
+    numbers = np.where(counts, steps, 0).astype(np.int64)
     return pa.array(numbers, mask=~np.isfinite(values))
 
 
