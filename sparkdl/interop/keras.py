@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +34,10 @@ def bundle(model: Any, signature: Signature | None, options: Mapping[str, Any]) 
 
 
 def on_torch() -> Any:
-    """The package keras. Raises SparkdlError if it is not installed, or runs on another backend than torch."""
+    """The package keras, on torch unless the environment says otherwise. Raises SparkdlError if it is not installed, or runs
+    on another backend than torch."""
+    if "keras" not in sys.modules:
+        os.environ.setdefault(BACKEND, "torch")
     try:
         keras = needed("keras", "keras")
         backend = keras.backend.backend()
@@ -62,6 +66,8 @@ class KerasModule(nn.Module):
     activation: ``softmax`` or ``sigmoid`` if the model ends in that: logits are returned, whose ``activation`` is what
         the model itself returns, but for what Keras' losses clip too: ``keras.config.epsilon()``.
     """
+
+    model: Any
 
     def __init__(self, model: Any, activation: str | None, names: Sequence[str]) -> None:
         super().__init__()
@@ -137,8 +143,7 @@ def packed(value: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """What was packed; Keras is imported on torch by it, whatever the process's environment says by default."""
-    os.environ.setdefault(BACKEND, "torch")
+    """What was packed; only what this process or its driver packed. Keras is imported before anything that needs it."""
     on_torch()
     return cloudpickle.loads(content)
 

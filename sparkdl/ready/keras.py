@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparkdl import tasks
-from sparkdl.errors import InvalidParamError
+from sparkdl.errors import InvalidParamError, did_you_mean
 from sparkdl.interop import keras_compile as compiled
 from sparkdl.interop.keras import input_names, loaded, module, on_torch, saved
-from sparkdl.params import _param, anything, metrics_like, with_accessors
+from sparkdl.params import _param, anything, metrics_like, refuse, with_accessors
 from sparkdl.probe import example_inputs
 from sparkdl.ready.base import ReadyEstimator
 from sparkdl.signature import Signature
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 _ACTIVATIONS = ("softmax", "sigmoid")
 
 
+def layers_like(value: Any) -> list[dict[str, dict[str, Any]]]:
+    """Layers as plain values."""
+    good = isinstance(value, (list, tuple)) and all(
+        isinstance(one, Mapping) and len(one) == 1 and isinstance(next(iter(one.values())), (Mapping, type(None)))
+        for one in value
+    )
+    if not good or not value:
+        raise refuse("layers", "a list such as [{'Dense': {'units': 64}}, {'Dense': {'units': 1}}]", value)
+    return [{name: dict(settings or {}) for name, settings in one.items()} for one in value]
+
+
 @with_accessors
 class KerasEstimator(ReadyEstimator):
     """Trains a Keras 3 model that runs on torch, with Keras' own loss and optimizer. docs/keras.md is its guide.
@@ -31,6 +43,8 @@ class KerasEstimator(ReadyEstimator):
     model: a keras.Model of one output, or a function that makes one (called with Keras' seeds set to ``seed``). It is
         not modified. One that is not built yet is built for the columns' shapes; of one with several inputs the columns
         are by default those of the inputs' names.
+    layers: instead of a model, the layers of a ``keras.Sequential`` as plain values, for a conf:
+        ``[{"Dense": {"units": 64, "activation": "relu"}}, {"Dense": {"units": 1}}]``, names and arguments as keras.layers has.
     loss, optimizer, metrics, lossWeights: what ``compile`` takes; what is not given here is as the model was compiled.
         A function of (y_true, y_pred) must return a loss a row, or their mean. ``learningRate`` replaces the optimizer's.
     task: by default what the loss is for: ``binary``, ``multiclass`` or ``regression``. Its columns are those of
@@ -40,6 +54,7 @@ class KerasEstimator(ReadyEstimator):
     with several outputs, constraints, losses that layers add to themselves; SparkdlError where Keras does not run on torch.
     """
 
+    layers = _param("layers", "the layers of a Sequential model, as plain values", layers_like)
     loss = _param("loss", "a loss's name in Keras, one of its objects, or a function of (y_true, y_pred)", anything)
     optimizer = _param("optimizer", "an optimizer's name in Keras, or one of its objects", anything)
     metrics = _param("metrics", "names or objects of Keras' metrics, or of torchmetrics'", metrics_like)
@@ -70,9 +85,14 @@ class KerasEstimator(ReadyEstimator):
         """The model as it was given, and one of this fit's own."""
         keras = on_torch()
         model = self.getOrDefault("model") if self.isDefined("model") else None
+        if self.isSet("layers"):
+            self._refuse_set("'layers' tells the model", "model")
+            model = partial(_sequential, self.getOrDefault("layers"))
         if isinstance(model, keras.Model):
             return model, loaded(*saved(model))
-        made = _made(model, self.getOrDefault("seed")) if callable(model) else _no_model(model)
+        if not callable(model) or isinstance(model, torch.nn.Module):
+            raise _no_model(model)
+        made = _made(model, self.getOrDefault("seed"))
         return made, made
 
     def _built(self, model: Any, df: DataFrame) -> list[str] | None:
@@ -124,6 +144,24 @@ class KerasEstimator(ReadyEstimator):
                 )
 
 
+def _sequential(layers: Sequence[Mapping[str, Mapping[str, Any]]]) -> Any:
+    keras, made = on_torch(), []
+    known = {name: value for name, value in vars(keras.layers).items() if isinstance(value, type)} | {
+        "Input": keras.Input
+    }
+    for place, one in enumerate(layers):
+        ((name, settings),) = one.items()
+        if name not in known:
+            raise refuse("layers", f"of names in keras.layers{did_you_mean(name, known)}", name)
+        try:
+            made.append(known[name](**settings))
+        except (TypeError, ValueError) as error:
+            raise InvalidParamError(
+                f"'layers': layer {place}, {name}, does not take {dict(settings)}: {error}", param="layers", value=one
+            ) from error
+    return keras.Sequential(made)
+
+
 def _made(make: Callable[[], Any], seed: int) -> Any:
     keras, nothing = on_torch(), torch.nn.Identity()
     before = random_state(nothing)
@@ -132,11 +170,13 @@ def _made(make: Callable[[], Any], seed: int) -> Any:
         model = make()
     finally:
         set_random_state(nothing, before)
-    return model if isinstance(model, keras.Model) else _no_model(model)
+    if not isinstance(model, keras.Model):
+        raise _no_model(model)
+    return model
 
 
-def _no_model(given: Any) -> Any:
-    raise InvalidParamError(
+def _no_model(given: Any) -> InvalidParamError:
+    return InvalidParamError(
         f"'model' must be a keras.Model, or a function that makes one (got {type(given).__name__}); TorchEstimator "
         "trains torch modules",
         param="model",
