@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Alert": "sparkdl.stream.alerts",
+    "AnomalyDetector": "sparkdl.ready.sequences",
     "Bundle": "sparkdl.bundle",
     "CSVLogger": "sparkdl.train.loggers",
     "Callback": "sparkdl.train.callbacks",
@@ -33,6 +34,7 @@ _HOME_OF = {
     "Run": "sparkdl.train.callbacks",
     "ScoreQuery": "sparkdl.stream.query",
     "ScoredTable": "sparkdl.score.result",
+    "SequenceForecaster": "sparkdl.ready.sequences",
     "Signature": "sparkdl.signature",
     "SparkdlError": "sparkdl.errors",
     "SpeechRecognizer": "sparkdl.ready.speech",
@@ -54,6 +56,7 @@ _HOME_OF = {
     "score_table": "sparkdl.score.batch",
     "show": "sparkdl.zeppelin",
     "watch": "sparkdl.stream.observe",
+    "windows": "sparkdl.preprocess.windows",
 }
 
 if TYPE_CHECKING:
@@ -64,10 +67,12 @@ if TYPE_CHECKING:
     from sparkdl.errors import SparkdlError
     from sparkdl.estimator import TorchEstimator
     from sparkdl.model import TorchModel
+    from sparkdl.preprocess.windows import windows
     from sparkdl.ready.answers import QuestionAnswering
     from sparkdl.ready.images import ImageClassifier
     from sparkdl.ready.keras import KerasEstimator
     from sparkdl.ready.recommend import Recommender
+    from sparkdl.ready.sequences import AnomalyDetector, SequenceForecaster
     from sparkdl.ready.speech import SpeechRecognizer
     from sparkdl.ready.tabular import TabularClassifier, TabularRegressor
     from sparkdl.ready.texts import TextClassifier
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alert",
+    "AnomalyDetector",
     "Bundle",
     "CSVLogger",
     "Callback",
@@ -110,6 +116,7 @@ __all__ = [
     "Run",
     "ScoreQuery",
     "ScoredTable",
+    "SequenceForecaster",
     "Signature",
     "SparkdlError",
     "SpeechRecognizer",
@@ -132,6 +139,7 @@ __all__ = [
     "score_table",
     "show",
     "watch",
+    "windows",
 ]
 
 
