@@ -82,9 +82,12 @@ def is_folder(uri: str) -> bool:
 
 
 def size(uri: str) -> int:
-    """Of a file, in bytes."""
+    """Of a file, in bytes. Raises FileNotFoundError if there is none."""
     filesystem, path = resolve(uri)
-    return int(filesystem.get_file_info(path).size)
+    found = filesystem.get_file_info(path).size
+    if found is None:  # a folder, or nothing
+        raise FileNotFoundError(f"there is no file {shown(uri)!r}")
+    return int(found)
 
 
 def names(uri: str) -> list[str]:
