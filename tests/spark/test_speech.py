@@ -81,7 +81,7 @@ def test_it_is_judged_by_words_and_characters(model, recordings):
 def broken(spark, recordings):
     whole = bytes(recordings.where("id = 0").first().audio)
     values = {1: whole, 2: None, 3: b"", 4: whole[: len(whole) // 2], 5: b"no sound at all", 6: whole}
-    return spark.createDataFrame([(key, value) for key, value in values.items()], "id int, audio binary").coalesce(1)
+    return spark.createDataFrame(list(values.items()), "id int, audio binary").coalesce(1)
 
 
 def test_bad_recordings_are_rows_with_their_reason(model, broken):
@@ -95,7 +95,7 @@ def test_bad_recordings_are_rows_with_their_reason(model, broken):
 def test_bad_recordings_are_left_out_or_end_the_query(model, broken):
     left = model.copy({model.handleInvalid: "skip"}).transform(broken).collect()
     assert sorted(row.id for row in left) == [1, 6]
-    with pytest.raises(Exception, match="'audio', row 1: expected a recording, got None"):
+    with pytest.raises(Exception, match=r"'audio', row 1: expected a recording, got None"):
         model.transform(broken).collect()
 
 
@@ -105,7 +105,7 @@ def test_a_bad_recording_ends_a_fit_with_its_row(recordings, broken):
     rows = recordings.select("audio", "transcript").union(
         broken.select("audio", sf.lit("one")).where("length(audio) = 15")
     )
-    with pytest.raises(DataError, match="'audio'.*begins with b'no sound'"):
+    with pytest.raises(DataError, match=r"'audio'.*begins with b'no sound'"):
         recognizer().fit(rows)
 
 
