@@ -22,14 +22,7 @@ from sparkdl.preprocess.label_lists import LabelLists
 from sparkdl.preprocess.labels import Labels
 from sparkdl.preprocess.learn import learn
 from sparkdl.ready.base import ReadyEstimator
-from sparkdl.ready.towers import (
-    Pairs,
-    TopItems,
-    TwoTower,
-    Vectors,
-    in_batch_softmax,
-    mean_in_batch_softmax,
-)
+from sparkdl.ready.towers import Pairs, TopItems, TwoTower, Vectors, in_batch_softmax
 from sparkdl.signature import Signature, TensorSpec, label_spec, quoted
 
 if TYPE_CHECKING:
@@ -77,25 +70,23 @@ class Recommender(ReadyEstimator):
         "anybodyFraction", "share of the training rows whose user is not told", number("anybodyFraction", 0, 1)
     )
     own_defaults: Mapping[str, Any] = {
-        "userCol": "user", "itemCol": "item", "userFeatures": [], "itemFeatures": [], "k": 10, "pairs": False,
-        "embeddingSize": 16, "anybodyFraction": 0.1, "optimizer": "adamw", "optimizerParams": {"weight_decay": 0.5},
-        "learningRate": 0.01, "batchSize": 512, "epochs": 10,
+        "userCol": "user", "itemCol": "item", "ratingCol": None, "userFeatures": [], "itemFeatures": [], "seenCol": None,
+        "k": 10, "pairs": False, "embeddingSize": 16, "anybodyFraction": 0.1, "optimizer": "adamw",
+        "optimizerParams": {"weight_decay": 0.5}, "learningRate": 0.01, "batchSize": 512, "epochs": 10,
     }  # fmt: skip
 
     def getLabelCol(self) -> str:
         """What ``evaluate`` compares with: see ``labelCol``."""
         if self.isSet("labelCol"):
             return str(self.getOrDefault("labelCol"))
-        rated = self.isDefined("ratingCol") and self.getOrDefault("pairs")
-        return str(self.getOrDefault("ratingCol" if rated else "itemCol"))
+        rating = self.getOrDefault("ratingCol") if self.getOrDefault("pairs") else None
+        return str(rating or self.getOrDefault("itemCol"))
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         users = (self.getOrDefault("userCol"), *self.getOrDefault("userFeatures"))
         item, features = self.getOrDefault("itemCol"), tuple(self.getOrDefault("itemFeatures"))
-        known: dict[Any, Any] = learn(
-            df,
-            {users: Categories(vocabSize=MOST_USERS), item: Labels()} | ({features: Categories()} if features else {}),
-        )
+        of_items = {features: Categories()} if features else {}
+        known: dict[Any, Any] = learn(df, {users: Categories(vocabSize=MOST_USERS), item: Labels(), **of_items})
         shares, ids = self._items(df, known[item], known.pop(features, None))
         towers = {
             "users": known[users].sizes,
@@ -104,12 +95,12 @@ class Recommender(ReadyEstimator):
             "anybody": self.getOrDefault("anybodyFraction"),
         }
         designed = {"inputCols": [*users, item], "preprocess": known}
-        if self.isDefined("ratingCol"):
-            rating = self.getOrDefault("ratingCol")
+        rating = self.getOrDefault("ratingCol")
+        if rating:
             model = partial(_pairs, {**towers, "level": _mean(df, rating)})
             return df, {**designed, "model": model, "labelCol": rating, "task": "regression"}
         known[_ITEM] = known[item]
-        loss = in_batch_softmax if self.isDefined("weightCol") else mean_in_batch_softmax
+        loss = partial(in_batch_softmax, reduction="none") if self.isDefined("weightCol") else in_batch_softmax
         model = partial(_vectors, towers, shares)
         return df.withColumn(_ITEM, sf.col(quoted(item))), {**designed, "model": model, "labelCol": _ITEM, "loss": loss}
 
@@ -130,7 +121,7 @@ class Recommender(ReadyEstimator):
 
     def _served(self, trained: TorchModel, designed: Mapping[str, Any]) -> TorchModel:
         pairs = self.getOrDefault("pairs")
-        if pairs and self.isDefined("ratingCol"):
+        if pairs and self.getOrDefault("ratingCol"):
             return trained
         module = designed["model"]()
         module.load_state_dict(dict(trained.bundle.weights))
@@ -147,8 +138,8 @@ class Recommender(ReadyEstimator):
         return trained._copyValues(model).setParams(inputCols=list(model.signature.columns))
 
     def _seen(self, kind: str, items: tuple[bool | int | str, ...]) -> Iterator[TensorSpec]:
-        if self.isDefined("seenCol"):
-            name, lists = self.getOrDefault("seenCol"), LabelLists(values=items)
+        name, lists = self.getOrDefault("seenCol"), LabelLists(values=items)
+        if name:
             yield TensorSpec(name, lists.dtype, lists.shape, (name,), (f"array<{kind}>",), preprocess=lists)
 
 

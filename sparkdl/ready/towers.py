@@ -17,7 +17,7 @@ from torch.nn import functional as F
 class Tower(nn.Module):
     """The sum of a vector for each id: Kula, Metadata Embeddings for User and Item Cold-start Recommendations, 2015.
 
-    sizes: how many ids each column has. dimension: D.
+    sizes: how many ids each column has; id 0, what is not known, adds nothing unless training has some of it. dimension: D.
     """
 
     starts: Tensor
@@ -25,8 +25,10 @@ class Tower(nn.Module):
     def __init__(self, sizes: Sequence[int], dimension: int) -> None:
         super().__init__()
         self.vectors = nn.Embedding(sum(sizes), dimension)
-        nn.init.normal_(self.vectors.weight, std=dimension**-0.5)
         self.register_buffer("starts", torch.tensor([0, *sizes[:-1]]).cumsum(0))
+        nn.init.normal_(self.vectors.weight, std=dimension**-0.5)
+        with torch.no_grad():
+            self.vectors.weight[self.starts] = 0.0
 
     def forward(self, ids: Tensor) -> Tensor:
         """``(B, C)`` ids as ``(B, D)``."""
@@ -127,19 +129,15 @@ class TopItems(nn.Module):
         return {"items": items.masked_fill(is_none, 0), "scores": scores.masked_fill(is_none, 0.0)}
 
 
-def in_batch_softmax(outputs: dict[str, Tensor], label: Tensor) -> Tensor:
-    """The loss of each row, ``(B,)``: cross entropy of its item among the items of the batch, which are there as often as
-    they are popular, and whose scores are corrected for that.
+def in_batch_softmax(outputs: dict[str, Tensor], label: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross entropy of each row's item among the items of the batch, which are there as often as they are popular, and whose
+    scores are corrected for that.
 
     Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations, RecSys 2019, (3) and (5).
     outputs: of ``Vectors``. label: the items' numbers, ``(B,)``: a row's own item in another row is no other item.
+    reduction: ``mean``, or ``none``: ``(B,)``.
     """
     scores = outputs["user"] @ outputs["item"].T + outputs["offset"]
     own = torch.arange(len(label), device=label.device)
     is_same = (label[:, None] == label) & (own[:, None] != own)
-    return F.cross_entropy(scores.masked_fill(is_same, -torch.inf), own, reduction="none")
-
-
-def mean_in_batch_softmax(outputs: dict[str, Tensor], label: Tensor) -> Tensor:
-    """The mean of ``in_batch_softmax``."""
-    return in_batch_softmax(outputs, label).mean()
+    return F.cross_entropy(scores.masked_fill(is_same, -torch.inf), own, reduction=reduction)

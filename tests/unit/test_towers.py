@@ -9,7 +9,7 @@ from sparkdl import Bundle
 from sparkdl.decode.ranking import Ranking
 from sparkdl.preprocess.categories import Categories
 from sparkdl.preprocess.label_lists import LabelLists
-from sparkdl.ready.towers import Pairs, TopItems, TwoTower, Vectors, in_batch_softmax, mean_in_batch_softmax
+from sparkdl.ready.towers import Pairs, TopItems, TwoTower, Vectors, in_batch_softmax
 from sparkdl.signature import Signature, TensorSpec
 
 ITEMS = ("a", "b", "c", "d")
@@ -29,6 +29,15 @@ def test_a_vector_is_the_sum_of_those_of_an_items_ids(towers):
     table = towers.item.vectors.weight  # 5 of the items, 3 of the feature
     assert torch.allclose(vectors, torch.stack([table[2] + table[5 + 1], table[4] + table[5 + 2]]))
     assert torch.equal(biases, towers.bias.weight[[2, 4], 0])
+
+
+def test_what_is_not_known_adds_nothing(towers):
+    user = torch.tensor([[0, 0], [1, 0], [1, 2]])
+    none, own, both = towers.of_users(user)
+    table = towers.user.vectors.weight
+    assert not none.any()
+    assert torch.equal(own, table[1])
+    assert torch.allclose(both, table[1] + table[4 + 2])
 
 
 def test_a_pairs_score(towers):
@@ -75,8 +84,8 @@ def test_the_loss_is_the_cross_entropy_of_corrected_scores():
     second = -(5.0 - math.log(math.exp(2.5) + math.exp(5.0) + math.exp(2.5)))
     third = -(1.0 - math.log(math.exp(1.0) + math.exp(0.5)))
     label = torch.tensor([7, 8, 7])
-    assert in_batch_softmax(outputs, label).tolist() == pytest.approx([first, second, third])
-    assert mean_in_batch_softmax(outputs, label).item() == pytest.approx((first + second + third) / 3)
+    assert in_batch_softmax(outputs, label, reduction="none").tolist() == pytest.approx([first, second, third])
+    assert in_batch_softmax(outputs, label).item() == pytest.approx((first + second + third) / 3)
 
 
 def test_what_is_popular_is_corrected_for(towers):

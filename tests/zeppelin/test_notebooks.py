@@ -57,6 +57,12 @@ SHOWN = {  # by notebook and paragraph, what must be there
     ("4-scheduled-scoring", 4): ("TEXT", "1 there already"),
     ("4-scheduled-scoring", 5): ("TEXT", "2 scored"),
     ("4-scheduled-scoring", 7): ("TABLE", "2026-11-20\t199\t0.9"),
+    ("recommendation", 1): ("TABLE", "user\tcourse\ttopic\tday"),
+    ("recommendation", 2): ("TEXT", "epoch 20/20"),
+    ("recommendation", 3): ("TEXT", "recall at 10: 0."),
+    ("recommendation", 4): ("TABLE", "user\ttook\trecommended\ttook_next"),
+    ("recommendation", 5): ("TABLE", "user\titem\tscore\nsomebody new"),
+    ("recommendation", 6): ("HTML", "ranking"),
 }
 
 

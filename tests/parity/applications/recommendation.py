@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from sparkdl.ready.towers import TwoTower, Vectors, mean_in_batch_softmax
+from sparkdl.ready.towers import TwoTower, Vectors, in_batch_softmax
 
 EPOCHS = {"smallest": 16, "small": 12}
 BATCH = 512  # two ranks with 256 rows each
@@ -37,7 +37,7 @@ def figure(folder: Path, size: str) -> float:
     for _ in range(EPOCHS[size]):
         for batch in torch.randperm(len(train)).split(BATCH):
             optimizer.zero_grad()
-            mean_in_batch_softmax(model(user[batch], course[batch]), course[batch]).backward()
+            in_batch_softmax(model(user[batch], course[batch]), course[batch]).backward()
             optimizer.step()
     model.eval()
     hits = 0
