@@ -25,28 +25,46 @@ SETTINGS: dict[str, dict[str, Any]] = {"smallest": {"estimator.epochs": 5}}
 BARS = {"smallest": 0.6, "small": 0.9}
 FILES = 4
 
-LEVELS = "Introductory Advanced Applied Practical Modern Intensive Elementary Computational Theoretical Digital".split()
-FIELDS = (
-    "Algebra Astronomy Bookkeeping Botany Calculus Cartography Chemistry Cryptography Databases Ecology Economics Electronics "
-    "Ethics Genetics Geology Geometry Grammar Hydrology Journalism Linguistics Logic Marketing Meteorology Music Nutrition "
-    "Optics Painting Pedagogy Philosophy Phonetics Physiology Poetry Probability Programming Psychology Rhetoric Robotics "
-    "Sociology Statistics Thermodynamics Topology Typography Zoology"
-).split()
-FIRST = (
-    "Ada Amir Bruno Chen Dora Elif Fatima Goran Hana Igor Jonas Kofi Lena Maya Nils Olga Pavel Rosa Sven Tara".split()
-)
-STARTS = "Al Bar Cor Dal El Far Gar Hol Il Jan Kar Lor Mar Nor Or Pal Quin Ros Sal Tor Ul Var Wal Yor Zan".split()
-ENDS = "berg dini emann fields gado hurst inen jean kova land mont nessa owski prado quist riva son tova umber vale".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-LANGUAGES = "English French German Hindi Italian Japanese Portuguese Spanish Swahili Turkish".split()
-SCHOOLS = "Sciences Arts Engineering Humanities Commerce Health Languages Design".split()
-THEMES = (
-    "how measurements are made and checked;how its main ideas came about;how to read and write proofs;how to plan a small "
-    "project;how experts argue with one another;how mistakes are found early;how to explain results to others;how models are "
-    "built and tested;how old problems are solved today;how to work with incomplete data"
-).split(";")
-FORMS = "a written exam;an oral exam;a group project;a portfolio;a take-home test;a short thesis".split(";")
+LEVELS = [
+    "Introductory", "Advanced", "Applied", "Practical", "Modern", "Intensive", "Elementary", "Computational",
+    "Theoretical", "Digital",
+]  # fmt: skip
+FIELDS = [
+    "Algebra", "Astronomy", "Bookkeeping", "Botany", "Calculus", "Cartography", "Chemistry", "Cryptography",
+    "Databases", "Ecology", "Economics", "Electronics", "Ethics", "Genetics", "Geology", "Geometry", "Grammar",
+    "Hydrology", "Journalism", "Linguistics", "Logic", "Marketing", "Meteorology", "Music", "Nutrition", "Optics",
+    "Painting", "Pedagogy", "Philosophy", "Phonetics", "Physiology", "Poetry", "Probability", "Programming",
+    "Psychology", "Rhetoric", "Robotics", "Sociology", "Statistics", "Thermodynamics", "Topology", "Typography",
+    "Zoology",
+]  # fmt: skip
+FIRST = [
+    "Ada", "Amir", "Bruno", "Chen", "Dora", "Elif", "Fatima", "Goran", "Hana", "Igor", "Jonas", "Kofi", "Lena", "Maya",
+    "Nils", "Olga", "Pavel", "Rosa", "Sven", "Tara",
+]  # fmt: skip
+STARTS = [
+    "Al", "Bar", "Cor", "Dal", "El", "Far", "Gar", "Hol", "Il", "Jan", "Kar", "Lor", "Mar", "Nor", "Or", "Pal", "Quin",
+    "Ros", "Sal", "Tor", "Ul", "Var", "Wal", "Yor", "Zan",
+]  # fmt: skip
+ENDS = [
+    "berg", "dini", "emann", "fields", "gado", "hurst", "inen", "jean", "kova", "land", "mont", "nessa", "owski",
+    "prado", "quist", "riva", "son", "tova", "umber", "vale",
+]  # fmt: skip
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
+MONTHS = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+]  # fmt: skip
+LANGUAGES = [
+    "English", "French", "German", "Hindi", "Italian", "Japanese", "Portuguese", "Spanish", "Swahili", "Turkish",
+]  # fmt: skip
+SCHOOLS = ["Sciences", "Arts", "Engineering", "Humanities", "Commerce", "Health", "Languages", "Design"]
+THEMES = [
+    "how measurements are made and checked", "how its main ideas came about", "how to read and write proofs",
+    "how to plan a small project", "how experts argue with one another", "how mistakes are found early",
+    "how to explain results to others", "how models are built and tested", "how old problems are solved today",
+    "how to work with incomplete data",
+]  # fmt: skip
+FORMS = ["a written exam", "an oral exam", "a group project", "a portfolio", "a take-home test", "a short thesis"]
 
 PASSAGES = {
     "overview": (

@@ -5,6 +5,7 @@ Sizes: B rows, L tokens of a row.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -258,21 +259,32 @@ def _library() -> Any:
 @lru_cache(maxsize=16)
 def _loaded(told: str) -> Tokenizer:
     """The tokenizer of this JSON, one a process. Raises ValueError for one that is none, or cannot be used."""
-    tokenizers = _library()
+    _check_numbers(told)
     try:
-        made = tokenizers.Tokenizer.from_str(told)
+        made = _library().Tokenizer.from_str(told)
         made.no_padding()
         made.no_truncation()
         made.encode_special_tokens = True  # a text that says [SEP] says five letters
-        made.encode_batch([("a", "\ufffd"), ("", "")])  # what its marks or unknown words would fail on
+        made.encode_batch(["a", ("a", "\ufffd"), ("", "")])  # what its marks or unknown words would fail on
     except BaseException as error:
         raise ValueError(f"it is no tokenizer that can be used: {_of_library(error)}") from error
-    numbers = made.get_vocab().values()
     if made.id_to_token(0) not in PADDING:
         raise ValueError(f"token 0 must be its padding, one of {list(PADDING)}, and is {made.id_to_token(0)!r}")
-    if max(numbers) >= LARGEST_ID:
-        raise ValueError(f"its token numbers must be below {LARGEST_ID:,}, and one is {max(numbers):,}")
     return made
+
+
+def _check_numbers(told: str) -> None:
+    """Raise ValueError for JSON that is not a tokenizer's, or numbers of tokens for which the library would reserve all
+    memory."""
+    try:
+        found = json.loads(told)
+        vocab, added = found["model"]["vocab"], found.get("added_tokens") or []
+        numbers = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *(one["id"] for one in added)]
+        highest = max(numbers, default=0)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no tokenizer's JSON: {type(error).__name__}: {error}") from error
+    if not 0 <= highest < LARGEST_ID:
+        raise ValueError(f"its token numbers must be below {LARGEST_ID:,}, and one is {highest:,}")
 
 
 def _of_library(error: BaseException) -> str:
