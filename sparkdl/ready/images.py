@@ -25,6 +25,12 @@ _SMALL = 64  # pixels a side, up to which the small network is the default
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation, see torchvision's models
 
 
+def _channels(value: Any) -> int:
+    if isinstance(value, bool) or value not in (1, 3):
+        raise refuse("channels", "3, or 1 for gray", value)
+    return int(value)
+
+
 @with_accessors
 class ImageClassifier(ReadyEstimator):
     """Trains a network that tells classes of images apart; docs/images.md is its guide.
@@ -45,7 +51,7 @@ class ImageClassifier(ReadyEstimator):
     imageCol = _param("imageCol", "column of images", text("imageCol"))
     height = _param("height", "of the images in the network, in pixels", whole("height", 1))
     width = _param("width", "of the images in the network, in pixels", whole("width", 1))
-    channels = _param("channels", "3, or 1 for gray", one_of("channels", (3, 1)))  # type: ignore[arg-type]
+    channels = _param("channels", "3, or 1 for gray", _channels)
     resize = _param("resize", f"one of {get_args(RESIZE)}", one_of("resize", get_args(RESIZE)))
     backbone = _param("backbone", "small, a name in torchvision.models, or timm/ and one in timm", text("backbone"))
     weights = _param("weights", "URI of the backbone's state_dict", text("weights"))

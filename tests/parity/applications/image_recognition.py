@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparkdl.preprocess.augment import Augment
 from sparkdl.ready.backbones import ImageNetwork, SmallConvNet
 
-SIDE, CLASSES, BATCH, RATE = 16, 10, 32, 0.003
+SIDE, CLASSES, BATCH, RATE = 16, 10, 32, 0.005
 EPOCHS = {"smallest": 5, "small": 12}
 MEAN, STD = [0.449], [0.226]
 
@@ -30,12 +30,15 @@ def figure(folder: Path, size: str) -> float:
     images, labels = tensors(folder / "train")
     augment = Augment([{"random_affine": {"degrees": 10, "translate": [0.08, 0.08]}}], (1, SIDE, SIDE))
     network = ImageNetwork(SmallConvNet(1, CLASSES), augment, MEAN, STD)
-    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(network.parameters())
+    steps = EPOCHS[size] * -(-len(images) // BATCH)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
     for _ in range(EPOCHS[size]):
         for rows in torch.randperm(len(images)).split(BATCH):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
             optimizer.step()
+            scheduler.step()
     images, labels = tensors(folder / "test")
     with torch.inference_mode():
         return float((network.eval()(images).argmax(1) == labels).float().mean())
