@@ -272,3 +272,38 @@ def test_what_is_printed_holds_no_secret(load, monkeypatch):
 def test_train_that_cannot_resume(load):
     with pytest.raises(ConfError, match=r"resume: needs estimator\.checkpointDir"):
         load(conf.TrainConf, data="a", model="b:c", bundle="d", resume=True)
+
+
+EXAMPLES = sorted((CONF.parent / "examples").glob("*/data.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_examples_confs(example):
+    train = conf.load(conf.TrainConf, str(example.with_name("train.yaml")))
+    stream = conf.load(conf.ScoreStreamConf, str(example.with_name("stream.yaml")))
+    folder = f".examples/{example.parent.name}"
+    assert (train.data, train.test, train.bundle) == (f"{folder}/train", f"{folder}/test", f"{folder}/bundle")
+    assert (stream.source.path, stream.model) == (f"{folder}/arriving", train.bundle)
+
+
+TRAIN = {"data": "d", "bundle": "b"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "model: say this, or application, and not both"),
+        ({"model": "m:Net", "application": "ImageClassifier"}, "model: say this, or application, and not both"),
+        ({"application": "ImageClasifier"}, "did you mean 'ImageClassifier'"),
+        ({"application": "TextClassifier", "estimator": {"textcol": "x"}}, "TextClassifier has no Param 'textcol'; did you mean"),
+        ({"model": "m:Net", "estimator": {"textCol": "x"}}, "TorchEstimator has no Param 'textCol'"),
+    ],
+)  # fmt: skip
+def test_a_training_conf_names_a_model_or_an_application(load, changed, words):
+    with pytest.raises(ConfError, match=re.escape(words)):
+        load(conf.TrainConf, **TRAIN, **changed)
+
+
+def test_an_applications_params_are_known(load):
+    made = load(conf.TrainConf, **TRAIN, application="ImageClassifier", estimator={"backbone": "small", "epochs": 3})
+    assert (made.application, made.model) == ("ImageClassifier", None)
