@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 CELLS = ("lstm", "gru")
 AUTOENCODERS = ("dense", *CELLS)
+LEAST_LOG_VARIANCE = -8.0  # of a feature that is always the same
 
 
 def recurrent(cell: str, inputs: int, hidden: int, layers: int) -> nn.LSTM | nn.GRU:
@@ -67,12 +68,27 @@ class RecurrentCoder(nn.Module):
 
 
 class Surprise(nn.Module):
-    """``(B, L, F)`` -> ``(B,)``: the mean squared error with which an autoencoder gives a series again."""
+    """``(B, L, F)`` -> ``(B,)``: how unlikely a series is to an autoencoder, the mean of ``(error² / σ² + log σ²) / 2`` over
+    steps and features: a Gaussian's negative log likelihood, less a constant, in nats. Each feature's σ, in which it is given
+    again, is learnt too, so that an error counts more where others are small."""
 
-    def __init__(self, coder: nn.Module) -> None:
+    def __init__(self, coder: nn.Module, features: int) -> None:
         super().__init__()
         self.coder = coder
+        self.log_variance = nn.Parameter(torch.zeros(features))
 
     def forward(self, series: Tensor) -> Tensor:
         """(B,)."""
-        return torch.square(self.coder(series) - series).mean(dim=(1, 2))
+        log_variance = self.log_variance.clamp(min=LEAST_LOG_VARIANCE)
+        errors = torch.square(self.coder(series) - series) * torch.exp(-log_variance)
+        return (errors + log_variance).mean(dim=(1, 2)) / 2
+
+
+def itself(outputs: Tensor, label: Tensor) -> Tensor:
+    """The loss of a model that returns its own, a row; for rows with weights."""
+    return outputs
+
+
+def mean(outputs: Tensor, label: Tensor) -> Tensor:
+    """The loss of a model that returns its own, a row."""
+    return outputs.mean()

@@ -15,7 +15,7 @@ from sparkdl.params import _param, number, one_of, text, whole, with_accessors
 from sparkdl.preprocess.learn import learn
 from sparkdl.preprocess.series import Series
 from sparkdl.ready.base import ReadyEstimator
-from sparkdl.ready.recurrent import AUTOENCODERS, CELLS, DenseCoder, Forecaster, RecurrentCoder, Surprise
+from sparkdl.ready.recurrent import AUTOENCODERS, CELLS, DenseCoder, Forecaster, RecurrentCoder, Surprise, itself, mean
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -84,7 +84,7 @@ class AnomalyDetector(_OverSeries):
     series is told in. quantile: the share of the training rows that are below the threshold. missing: ``refuse``, or ``mean``.
     labelCol: of a table to evaluate on, 1 for an anomaly, 0 for none; ``fit`` does not look at it.
 
-    Scoring adds ``prediction``, 1.0 for an anomaly, and ``score``, the mean squared error in deviations of each feature.
+    Scoring adds ``prediction``, 1.0 for an anomaly, and ``score``, the mean negative log likelihood of a step's number, in nats.
     ``evaluate`` gives auroc, auprc of the score. The threshold is in ``model.signature.decoder.threshold``.
     """
 
@@ -102,17 +102,17 @@ class AnomalyDetector(_OverSeries):
         return df.withColumn(_ZERO, sf.lit(0.0)), {
             "model": partial(self._network, *found[series].shape),
             "inputCols": [series],
-            "labelCol": _ZERO,  # the model returns its own error: that of nothing but what it has seen is to be 0
+            "labelCol": _ZERO,  # nobody looks at it: the model returns its own loss
             "preprocess": found,
             "decoder": AnomalyDecoder(threshold=0.0),  # until there are scores
-            "loss": "l1_loss",
+            "loss": itself if self.isSet("weightCol") else mean,
         }
 
     def _network(self, length: int, features: int) -> nn.Module:
         cell, hidden, layers, inner = map(self.getOrDefault, ("cell", "hiddenSize", "layers", "bottleneck"))
         if cell == "dense":
-            return Surprise(DenseCoder(length, features, hidden, inner))
-        return Surprise(RecurrentCoder(length, features, cell, hidden, layers, inner))
+            return Surprise(DenseCoder(length, features, hidden, inner), features)
+        return Surprise(RecurrentCoder(length, features, cell, hidden, layers, inner), features)
 
     def _fit(self, dataset: Any) -> TorchModel:
         model = super()._fit(dataset)

@@ -103,7 +103,7 @@ def modules():
     yield from (Forecaster(6, 2, 3, cell, 5, 2) for cell in CELLS)
     for cell in AUTOENCODERS:
         coder = DenseCoder(6, 2, 5, 3) if cell == "dense" else RecurrentCoder(6, 2, cell, 5, 1, 3)
-        yield Surprise(coder)
+        yield Surprise(coder, 2)
 
 
 @pytest.mark.parametrize("module", modules(), ids=str)
@@ -149,3 +149,18 @@ def test_a_score_above_the_threshold_is_an_anomaly():
 def test_outputs_that_cannot_be_decoded(decoder, shape):
     with pytest.raises(SignatureError, match="the decoder takes one output"):
         decoder.columns(outputs(*shape))
+
+
+def test_an_error_counts_more_in_a_feature_that_is_given_again_well():
+    class Zero(torch.nn.Module):
+        def forward(self, series):
+            return torch.zeros_like(series)
+
+    module = Surprise(Zero(), 2)
+    rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    assert module(rows).tolist() == [0.25, 0.25]
+    with torch.no_grad():
+        module.log_variance.copy_(torch.log(torch.tensor([0.25, 1.0])))
+    nll = [-torch.distributions.Normal(0.0, torch.tensor([0.5, 1.0])).log_prob(row).mean() for row in rows]
+    expected = torch.stack(nll) - 0.5 * np.log(2 * np.pi)
+    torch.testing.assert_close(module(rows), expected)
