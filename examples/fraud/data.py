@@ -61,7 +61,9 @@ def transactions(rows: int, seed: int = 15) -> pa.Table:
     customer = rng.integers(customers, size=rows)
     day = np.sort(rng.integers(DAYS, size=rows))
     by_day = np.clip(rng.normal(15, 4, rows), 0, 23.99)
-    hour = np.where(stolen & sure, rng.uniform(0, 6, rows), np.where(rng.random(rows) < 0.1, rng.uniform(0, 24, rows), by_day))
+    hour = np.where(
+        stolen & sure, rng.uniform(0, 6, rows), np.where(rng.random(rows) < 0.1, rng.uniform(0, 24, rows), by_day)
+    )
     merchant = rng.choice(merchants, rows, p=popular / popular.sum())
     digital = np.flatnonzero(kind_of == KINDS.index("digital"))
     merchant = np.where(tested & sure, rng.choice(digital, rows), merchant)
