@@ -47,7 +47,8 @@ def figure(folder: Path, size: str) -> float:
     text = Characters(alphabet=alphabet, length=own["textLength"])
     waves, heard = (torch.from_numpy(audio.read({"": rows["audio"].combine_chunks()})) for rows in (train, test))
     said = torch.from_numpy(text.read({"": train["transcript"].combine_chunks()}))
-    model = trained(Acoustics(own["rate"], len(alphabet) + 1, hidden=own["hidden"]), waves, said, own).eval()
+    shape = {name: own[name] for name in ("mels", "hidden", "layers")}
+    model = trained(Acoustics(own["rate"], len(alphabet) + 1, **shape), waves, said, own).eval()
     with torch.no_grad():
         found = [text for part in heard.split(64) for text in words(model(part), alphabet)]
     return float(word_error_rate(found, test["transcript"].to_pylist()))
