@@ -72,6 +72,8 @@ class Reader(nn.Module):
     knows which tokens of the context are in the question, and what of the question each of them is about.
     """
 
+    marks: Tensor
+
     def __init__(self, tokens: int, marks: Sequence[int], width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("marks", torch.tensor(list(marks)))
@@ -154,6 +156,9 @@ class Finder(nn.Module):
 
     index: ``(P, D)``, the passages by ``tower``.
     """
+
+    marks: Tensor
+    index: Tensor
 
     def __init__(self, tower: Tower, marks: Tensor, index: Tensor) -> None:
         super().__init__()
