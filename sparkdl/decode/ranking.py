@@ -80,14 +80,14 @@ class Ranking(Decoder):
         rows = scored.selectExpr(
             f"array_distinct(CAST({items} AS array<{kinds[1]}>)) AS truth",
             f"slice({quoted(prediction)}.item, 1, {AT}) AS found",
-        )
+        ).selectExpr("*", "nullif(size(truth), 0) AS relevant")
         gain = "aggregate(transform({}), 0D, (total, one) -> total + one)"
         found = gain.format("found, (item, place) -> if(array_contains(truth, item), 1 / log2(place + 2), 0D)")
-        ideal = gain.format(f"sequence(1, least({AT}, size(truth))), place -> 1 / log2(place + 1)")
+        ideal = gain.format(f"sequence(1, least({AT}, relevant)), place -> 1 / log2(place + 1)")
         recall, ndcg, empty = rows.selectExpr(
-            "avg(size(array_intersect(truth, found)) / size(truth))",
+            "avg(size(array_intersect(truth, found)) / relevant)",
             f"avg({found} / {ideal})",
-            "count_if(size(truth) = 0)",
+            "count_if(relevant IS NULL)",
         ).first()
         if empty:
             raise DataError(
