@@ -28,6 +28,7 @@ _HOME_OF = {
     "Logger": "sparkdl.train.loggers",
     "MLflowLogger": "sparkdl.train.loggers",
     "Monitor": "sparkdl.stream.monitor",
+    "ObjectDetector": "sparkdl.ready.detection",
     "QuestionAnswering": "sparkdl.ready.answers",
     "Recommender": "sparkdl.ready.recommend",
     "Registry": "sparkdl.registry.registry",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from sparkdl.model import TorchModel
     from sparkdl.preprocess.windows import windows
     from sparkdl.ready.answers import QuestionAnswering
+    from sparkdl.ready.detection import ObjectDetector
     from sparkdl.ready.images import ImageClassifier
     from sparkdl.ready.keras import KerasEstimator
     from sparkdl.ready.recommend import Recommender
@@ -110,6 +112,7 @@ __all__ = [
     "Logger",
     "MLflowLogger",
     "Monitor",
+    "ObjectDetector",
     "QuestionAnswering",
     "Recommender",
     "Registry",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "anomaly": "sparkdl.decode.sequences:AnomalyDecoder",
+    "boxes": "sparkdl.decode.boxes:BoxDecoder",
     "ctc": "sparkdl.decode.ctc:CtcDecoder",
     "forecast": "sparkdl.decode.sequences:ForecastDecoder",
     "labels": "sparkdl.decode.labels:LabelDecoder",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "audio": "sparkdl.preprocess.audio:Audio",
+    "boxes": "sparkdl.preprocess.boxes:Boxes",
     "categories": "sparkdl.preprocess.categories:Categories",
     "characters": "sparkdl.preprocess.characters:Characters",
     "dates": "sparkdl.preprocess.dates:DateParts",

@@ -11,6 +11,7 @@ _HOME_OF: dict[str, str] = {  # the module of each, by name
     "ImageClassifier": "sparkdl.ready.images",
     "KerasEstimator": "sparkdl.ready.keras",
     "QuestionAnswering": "sparkdl.ready.answers",
+    "ObjectDetector": "sparkdl.ready.detection",
     "Recommender": "sparkdl.ready.recommend",
     "SequenceForecaster": "sparkdl.ready.sequences",
     "SpeechRecognizer": "sparkdl.ready.speech",

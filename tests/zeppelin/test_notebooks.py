@@ -89,6 +89,11 @@ SHOWN = {  # by notebook and paragraph, what must be there
     ("speech-recognition", 4): ("TEXT", "word error rate 0."),
     ("speech-recognition", 5): ("TABLE", "id\tvoice\ttranscript\tprediction\tconfidence"),
     ("speech-recognition", 6): ("TABLE", "id\tprediction\twhy"),
+    ("regression-first-notebook", 1): ("TABLE", "id\tfeatures\tprogression"),
+    ("regression-first-notebook", 2): ("TEXT", "epoch 100/100"),
+    ("regression-first-notebook", 3): ("HTML", "data:image/png;base64,"),
+    ("regression-first-notebook", 4): ("TEXT", "r2: 0."),
+    ("regression-first-notebook", 5): ("TABLE", "id\tprogression\tprediction"),
 }
 
 
