@@ -56,7 +56,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
             ``binary_cross_entropy_with_logits``, ``cross_entropy``).
     The data
         shapes: shape of one row, by column, for binary, string, and for arrays that are to be reshaped.
-        preprocess: what makes a tensor of a column, or of a tuple of columns: ``{"photo": Image(64, 64)}`` (see
+        preprocess: what makes a tensor of a column, or of a tuple of columns: ``{"photo": Image(height=8, width=8)}`` (see
         ``sparkdl.preprocess``); it is kept in the bundle, and does the same when scoring. What it must learn of the data
         it learns from ``dataset``. The label may have one too.
         decoder: what makes the columns that scoring adds out of the outputs; see ``sparkdl.decode``.
