@@ -1,4 +1,4 @@
-"""Bundles and signatures of formats 1 and 2 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
+"""Bundles and signatures of formats 1 to 3 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
 
 The files were written once, by the version that had this format first; a change that needs them written anew is a
 change of format.
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from sparkdl.bundle import Bundle
-from sparkdl.columns import BadRows, Ragged, read
+from sparkdl.columns import BadRows, Ragged, answered, read
 from sparkdl.preprocess import Image
 from sparkdl.signature import Signature, TensorSpec
 
@@ -153,3 +153,24 @@ def test_image_files_of_format_2(tmp_path):
     np.testing.assert_allclose(predicted, answer["predictions"], rtol=1e-5)
     bundle.save(str(tmp_path))
     assert bundle.digest == answer["digest"] == Bundle.verify(str(tmp_path))
+
+
+def test_preprocessors_and_a_decoder_of_format_3(tmp_path):
+    bundle = Bundle.load(str(HERE / "bundle-v3"))
+    answer = json.loads((HERE / "bundle-v3-answer.json").read_text())
+    rows = {
+        "age": pa.array(answer["rows"]["age"], pa.float64()),
+        "income": pa.array(answer["rows"]["income"], pa.int64()),
+        "city": pa.array(answer["rows"]["city"]),
+    }
+    predicted = bundle.predict({spec.name: read(rows, spec) for spec in bundle.signature.inputs})
+    made = answered(bundle.signature, predicted, rows)
+    assert made["prediction"].to_pylist() == answer["columns"]["prediction"]
+    np.testing.assert_allclose(made["probability"].to_pylist(), answer["columns"]["probability"], rtol=1e-5)
+    manifest = json.loads((HERE / "bundle-v3/manifest.json").read_bytes())
+    assert manifest["format"] == 3
+    assert [told["preprocess"]["kind"] for told in manifest["signature"]["inputs"]] == ["numbers", "categories"]
+    assert manifest["signature"]["decoder"] == {"kind": "labels", "values": ["no", "yes"]}
+    bundle.save(str(tmp_path))
+    for file in (HERE / "bundle-v3").iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
