@@ -101,5 +101,5 @@ def _log_softmax(logits_BL: np.ndarray, there_BL: np.ndarray) -> np.ndarray:
     """Over the places that are there; -inf elsewhere."""
     shown = np.where(there_BL, logits_BL.astype(np.float64), -np.inf)
     highest = np.where(there_BL.any(1), shown.max(1, initial=-np.inf), 0.0)[:, None]
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return shown - highest - np.log(np.exp(shown - highest).sum(1, keepdims=True))

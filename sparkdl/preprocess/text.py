@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -112,7 +112,7 @@ class Text(Preprocessor):
         first = next(texts, None)
         if first is None:
             raise EmptyDatasetError(columns[0])
-        return self._with(self._trained(chain([first], texts)).to_str())
+        return self.trained(chain([first], texts))
 
     def read(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """See Preprocessor. Raises BadRows for nulls (``null``), texts that are empty or, if that is wanted, too long
@@ -198,8 +198,9 @@ class Text(Preprocessor):
     def _with(self, tokenizer: str) -> Text:
         return Text(**{**self.model_dump(exclude={"kind"}), "tokenizer": tokenizer})
 
-    def _trained(self, texts: Iterator[str]) -> Tokenizer:
-        """Split at spaces and punctuation, as BERT's, and each digit alone; control characters are gone."""
+    def trained(self, texts: Iterable[str]) -> Text:
+        """One with a tokenizer trained on these texts: split at spaces and punctuation, as BERT's, and each digit alone;
+        control characters are gone."""
         _library()
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -222,7 +223,7 @@ class Text(Preprocessor):
             pair="[CLS] $A [SEP] $B:1 [SEP]:1",
             special_tokens=[(token, SPECIAL.index(token)) for token in SPECIAL[2:]],
         )
-        return made
+        return self._with(made.to_str())
 
 
 class _Unfit(Exception):

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from sparkdl.bundle import Bundle
 from sparkdl.columns import BadRows
 from sparkdl.errors import InvalidParamError
 from sparkdl.preprocess import Text
 from sparkdl.preprocess.base import from_json
 from sparkdl.ready.reading import Classifier
+from sparkdl.ready.texts import _pretrained
+from sparkdl.signature import Signature, TensorSpec
 
 ROWS = [
     "Who teaches Algebra?",
@@ -27,8 +30,7 @@ ROWS = [
 
 def trained(rows=ROWS, **more):
     """As ``fit`` trains it."""
-    text = Text(vocabulary=400, **more)
-    return text._with(text._trained(iter(rows)).to_str())
+    return Text(vocabulary=400, **more).trained(rows)
 
 
 TEXT = trained(length=16)
@@ -131,7 +133,7 @@ def test_whatever_a_text_holds_its_tokens_are_places_in_it(text):
 def test_the_same_rows_make_the_same_tokenizer_whatever_their_order():
     code = (
         "import random, sys; from sparkdl.preprocess import Text; rows = sys.argv[2].split('|'); "
-        "random.Random(int(sys.argv[1])).shuffle(rows); print(Text(vocabulary=400)._trained(iter(rows)).to_str())"
+        "random.Random(int(sys.argv[1])).shuffle(rows); print(Text(vocabulary=400).trained(rows).tokenizer)"
     )
     rows = "|".join(ROWS * 5)
     made = {
@@ -259,3 +261,32 @@ def test_no_encoder_sees_padding(encoder):
     padded = torch.nn.functional.pad(short, (0, 11))
     assert torch.allclose(model(short), model(padded), atol=1e-5)
     assert torch.isfinite(model(torch.zeros(2, 9, dtype=torch.int64))).all()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a Hugging Face encoder with the tokenizer beside."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=TEXT.tokens, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=32, architectures=["BertModel"],
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(TEXT.tokenizer)
+    return tmp_path
+
+
+def test_an_encoder_of_hugging_face_is_fine_tuned_and_bundled(folder):
+    model = _pretrained(str(folder), TEXT.tokens, 3, 0.1).eval()
+    short = torch.from_numpy(read(TEXT, ["who teaches", "ada on monday", "12"]))
+    assert torch.allclose(model(short), model(torch.nn.functional.pad(short, (0, 5))), atol=1e-5)
+    spec = TensorSpec("text", "int64", (16,), ("text",), ("string",), preprocess=TEXT)
+    bundle = Bundle.from_module(model, Signature((spec,)), task="multiclass", example=[short])
+    assert bundle.program.kind == "export"
+    assert any(name.startswith("backbone.") for name in bundle.weights)
+
+
+def test_a_tokenizer_that_is_not_the_encoders_is_refused(folder):
+    with pytest.raises(InvalidParamError, match=r"use its own tokenizer\.json"):
+        _pretrained(str(folder), TEXT.tokens + 1, 3, 0.1)

@@ -62,8 +62,7 @@ def figure(folder: Path, size: str = "small") -> float:
     """Accuracy of the held-out rows."""
     torch.manual_seed(0)
     train, test = (pq.read_table(folder / name).combine_chunks() for name in ("train", "test"))
-    untrained = Text(length=LENGTH, vocabulary=VOCABULARY)
-    text = Text(length=LENGTH, tokenizer=untrained._trained(iter(train["text"].to_pylist())).to_str())
+    text = Text(length=LENGTH, vocabulary=VOCABULARY).trained(train["text"].to_pylist())
     labels = Labels(values=tuple(sorted(set(train["topic"].to_pylist()))))
     inputs, held_out = (torch.from_numpy(text.read({"text": one["text"].combine_chunks()})) for one in (train, test))
     label, right = (torch.from_numpy(labels.read({"topic": one["topic"].combine_chunks()})) for one in (train, test))
