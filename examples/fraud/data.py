@@ -125,7 +125,7 @@ def picture(spark: SparkSession, folder: Path) -> Figure:
     middle.axhline(fraud.mean(), color="gray", linewidth=0.8, linestyle="--", label=f"by chance {fraud.mean():.3f}")
     middle.set_xlabel("frauds found")
     middle.set_ylabel("frauds among the stopped")
-    middle.legend(loc="upper right")
+    middle.legend(loc="lower left", bbox_to_anchor=(0, 0.1))
     right.hist([scores[~fraud], scores[fraud]], bins=np.linspace(0, 1, 31), label=["good", "fraud"], histtype="step")
     right.set_xlabel("probability of fraud")
     right.set_ylabel("held-out transactions")

@@ -89,8 +89,10 @@ class DateParts(Preprocessor):
 
 
 def _in_utc(column: pa.Array) -> pa.Array:
-    """Microseconds, without a zone. Whole numbers are microseconds since 1970 in UTC, as Spark's plans carry a time
-    to pandas, which has no year 1."""
+    """Microseconds, without a zone. Numbers are microseconds since 1970 in UTC, as a Spark plan carries a timestamp to
+    pandas, which has no year 1; and makes floats of whole numbers with a null among them."""
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.int64(), safe=False)
     if pa.types.is_date(column.type):
         column = column.cast(pa.date32())
     return column.cast(pa.timestamp("us"), safe=False)

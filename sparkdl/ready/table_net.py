@@ -40,11 +40,12 @@ class TableNet(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(nn.Embedding(size, embedding_width(size)) for size in categories)
-        for embedding in self.embeddings:
+        embeddings = [nn.Embedding(size, embedding_width(size)) for size in categories]
+        for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=0.05)
             nn.init.zeros_(embedding.weight[0])
-        widths = [numbers + sum(embedding.embedding_dim for embedding in self.embeddings), *hidden]
+        self.embeddings = nn.ModuleList(embeddings)
+        widths = [numbers + sum(embedding.embedding_dim for embedding in embeddings), *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]

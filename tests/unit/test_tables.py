@@ -249,6 +249,7 @@ NOON = dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.timezone.utc)  # a Thursday
         pa.array([NOON, None], pa.timestamp("ns", "America/New_York")),  # the same instant, shown elsewhere
         pa.array([NOON.replace(tzinfo=None), None], pa.timestamp("us")),
         pa.array([int(NOON.timestamp() * 1e6), None], pa.int64()),
+        pa.array([NOON.timestamp() * 1e6, None], pa.float64()),  # as pandas has whole numbers with nulls
     ],
 )
 def test_parts_of_a_time_are_those_in_utc(column):
