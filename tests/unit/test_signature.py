@@ -11,6 +11,7 @@ from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import types as t
 
 from sparkdl.errors import ColumnNotFoundError, SignatureError
+from sparkdl.preprocess import Image
 from sparkdl.signature import (
     DTYPES,
     Signature,
@@ -309,3 +310,15 @@ def test_validation_rows_are_told_by_a_boolean(kind):
         check_indicator(frame(held=kind), "held")
     with pytest.raises(ColumnNotFoundError, match="did you mean 'held'"):
         check_indicator(frame(held=kind), "hold")
+
+
+def test_a_preprocessor_tells_the_tensor_of_its_column():
+    df = frame(photo=t.BinaryType(), x=t.DoubleType())
+    image = Image(height=4, width=6)
+    photo, x = Signature.from_dataframe(df, preprocess={"photo": image}).inputs
+    assert photo == TensorSpec("photo", "uint8", (3, 4, 6), ("photo",), ("binary",), preprocess=image)
+    assert (x.dtype, x.preprocess) == ("float64", None)
+    with pytest.raises(SignatureError, match="column 'x' is double; Image takes binary or string or struct"):
+        Signature.from_dataframe(df, ["x"], preprocess={"x": image})
+    with pytest.raises(ColumnNotFoundError, match="photos"):
+        Signature.from_dataframe(df, ["x"], preprocess={"photos": image})
