@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparkdl.errors import InvalidParamError, did_you_mean
 from sparkdl.estimator import TorchEstimator
@@ -21,7 +21,7 @@ class ReadyEstimator(TorchEstimator):
     own_defaults: Params whose default is another one here.
     """
 
-    own_defaults: Mapping[str, Any] = {}
+    own_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, **params: Any) -> None:
         super().__init__()

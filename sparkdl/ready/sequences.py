@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from sparkdl.preprocess.learn import learn
 from sparkdl.preprocess.series import Series
 from sparkdl.ready.base import ReadyEstimator
 from sparkdl.ready.recurrent import AUTOENCODERS, CELLS, DenseCoder, Forecaster, RecurrentCoder, Surprise, itself, mean
+from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -48,14 +50,14 @@ class SequenceForecaster(_OverSeries):
     """
 
     cell = _param("cell", f"one of {CELLS}", one_of("cell", CELLS))
-    own_defaults: ClassVar = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "seriesCol": "series", "cell": "lstm", "hiddenSize": 64, "layers": 1, "missing": "refuse",
         "epochs": 20, "batchSize": 64, "learningRate": 3e-3, "clipNorm": 1.0,
     }  # fmt: skip
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         series, label = self.getOrDefault("seriesCol"), self.getOrDefault("labelCol")
-        found = learn(df, {series: Series(missing=self.getOrDefault("missing")), label: Series()})
+        found: dict[str, Any] = learn(df, {series: Series(missing=self.getOrDefault("missing")), label: Series()})
         (length, features), (horizon, ahead) = found[series].shape, found[label].shape
         if ahead != 1:
             raise SignatureError(
@@ -91,7 +93,7 @@ class AnomalyDetector(_OverSeries):
     cell = _param("cell", f"one of {AUTOENCODERS}", one_of("cell", AUTOENCODERS))
     bottleneck = _param("bottleneck", "numbers that a series is told in", whole("bottleneck", 1))
     quantile = _param("quantile", "share of training rows below the threshold", number("quantile", 0.0, 1.0))
-    own_defaults: ClassVar = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "seriesCol": "series", "cell": "dense", "hiddenSize": 64, "layers": 1, "missing": "refuse",
         "bottleneck": 8, "quantile": 0.995, "epochs": 30, "batchSize": 64, "learningRate": 2e-3,
     }  # fmt: skip
@@ -116,8 +118,8 @@ class AnomalyDetector(_OverSeries):
 
     def _fit(self, dataset: Any) -> TorchModel:
         model = super()._fit(dataset)
-        scores = model.transform(dataset.select(self.getOrDefault("seriesCol")))
-        (threshold,) = scores.approxQuantile("score", [self.getOrDefault("quantile")], 0.0)
+        scores = model.transform(dataset.select(quoted(self.getOrDefault("seriesCol"))))
+        (threshold,) = scores.approxQuantile("score", [self.getOrDefault("quantile")], 1e-4)
         signature = replace(model.signature, decoder=AnomalyDecoder(threshold=threshold))
         model.bundle = replace(model.bundle, signature=signature)
         return model

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from pyspark.sql import functions as sf
 
 from sparkdl import AnomalyDetector, SequenceForecaster, TorchModel
 from sparkdl.errors import DataError, EmptyDatasetError, InvalidParamError, SignatureError
 from sparkdl.evaluate import evaluate
+from sparkdl.ready.recurrent import Forecaster
 
-LENGTH, SEASON, HORIZON = 16, 8, 4
+LENGTH, SEASON, HORIZON, EPOCHS = 16, 8, 4, 12
 FAST = {"numProc": 1, "verbose": False, "collective": "torch"}
 
 
@@ -31,13 +33,34 @@ def waves(spark):
 
 @pytest.fixture(scope="module")
 def forecaster(waves):
-    estimator = SequenceForecaster(seriesCol="clean", labelCol="next", hiddenSize=16, cell="gru", epochs=12, **FAST)
+    estimator = SequenceForecaster(
+        seriesCol="clean", labelCol="next", hiddenSize=16, cell="gru", epochs=EPOCHS, batchSize=16, **FAST
+    )
     return estimator.fit(waves.where("id < 200"))
 
 
 @pytest.fixture(scope="module")
 def detector(waves):
     return AnomalyDetector(hiddenSize=16, bottleneck=3, epochs=20, quantile=0.99, **FAST).fit(waves.where("broken = 0"))
+
+
+def plain_r2(waves):
+    """Of the same network, trained by a loop of plain torch."""
+    rows = waves.select("id", "clean", "next").orderBy("id").toPandas()
+    x, y = (torch.tensor(np.stack(rows[name]), dtype=torch.float32) for name in ("clean", "next"))
+    x, y = ((one - one[:200].mean()) / one[:200].std() for one in (x, y))
+    torch.manual_seed(0)
+    model = Forecaster(LENGTH, 1, HORIZON, "gru", 16, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(200).split(16):
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(model(x[batch, :, None])[..., 0], y[batch]).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    with torch.no_grad():
+        found = model(x[200:, :, None])[..., 0]
+    return float(1 - torch.square(found - y[200:]).sum() / torch.square(y[200:] - y[200:].mean()).sum())
 
 
 def test_a_forecast_beats_what_was_a_season_ago(forecaster, waves):
@@ -48,7 +71,7 @@ def test_a_forecast_beats_what_was_a_season_ago(forecaster, waves):
     naive = naive.toDF("was", "next").selectExpr("sqrt(avg(pow(was - next, 2)))").first()[0]
     assert told.figures["rmse"] < naive
     assert told.figures["mae"] < told.figures["rmse"]
-    assert told.figures["r2"] > 0.95
+    assert told.figures["r2"] > plain_r2(waves) - 0.02
 
 
 def test_a_forecast_is_as_long_as_the_label_and_in_its_units(forecaster, waves):
