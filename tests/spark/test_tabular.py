@@ -90,8 +90,8 @@ def odd(payments, spark):
         {"amount": "NULL", "country": "NULL", "device": "NULL", "at": "NULL", "weekend": "NULL"},
         {"amount": "double('NaN')"},
         {"amount": "double('infinity')"},
-        {"at": "timestamp'0001-01-01 00:00:00'"},
-        {"at": "timestamp'9999-12-31 23:59:59'"},
+        {"at": "timestamp'0001-06-01 00:00:00'"},
+        {"at": "timestamp'9999-06-01 00:00:00'"},
         {"amount": "9.3e18D", "device": "'\\u0000'"},
     ]
     frames = [
