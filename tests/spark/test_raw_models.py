@@ -215,6 +215,10 @@ def dense_of(*outputs, **more):
         (lambda: dense_of(1, activity_regularizer="l2"), {"loss": "mse"}, "has an activity_regularizer"),
         (lambda: dense_of(1), {"loss": "mse", "syncBatchNorm": True}, "'syncBatchNorm' does not go with this"),
         (lambda: dense_of(1), {"loss": "mse", "optimizer": "adm"}, "did you mean 'adam'"),
+        (lambda: None, {"layers": [{"Dens": {"units": 1}}], "loss": "mse"}, "did you mean 'Dense'"),
+        (lambda: None, {"layers": [{"Dense": {"unit": 1}}], "loss": "mse"}, "layer 0, Dense, does not take"),
+        (lambda: None, {"layers": ["Dense"], "loss": "mse"}, "'layers' must be a list such as"),
+        (lambda: dense_of(1), {"layers": [{"Dense": {"units": 1}}], "loss": "mse"}, "'model' does not go with this"),
         (lambda: dense_of(1), {"loss": "mes"}, "'loss' must be a name or an object of keras.losses"),
     ],
 )  # fmt: skip
