@@ -94,6 +94,11 @@ SHOWN = {  # by notebook and paragraph, what must be there
     ("regression-first-notebook", 3): ("HTML", "data:image/png;base64,"),
     ("regression-first-notebook", 4): ("TEXT", "r2: 0."),
     ("regression-first-notebook", 5): ("TABLE", "id\tprogression\tprediction"),
+    ("log-monitoring", 1): ("TABLE", "host\ttime\trequests\terrors\tfault"),
+    ("log-monitoring", 2): ("TABLE", "host\twindow_end\tseries\tfault"),
+    ("log-monitoring", 3): ("TEXT", "epoch 15/15"),
+    ("log-monitoring", 4): ("TEXT", "'auroc': "),
+    ("log-monitoring", 6): ("TABLE", "host\twindow_end\tscore\tprediction"),
 }
 
 
