@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -61,13 +62,17 @@ class Categories(Learner):
         """See Learner."""
         return self.vocabSize
 
+    @cached_property
+    def _known(self) -> tuple[pa.Array, ...]:
+        return tuple(pa.array(values, pa.string()) for values in self.vocabularies)
+
     def read(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         """See Preprocessor."""
         rows = len(next(iter(columns.values())))
         ids: np.ndarray = np.empty((rows, *self.shape), dtype=np.int64)
         problems = []
         for place, (name, column) in enumerate(columns.items()):
-            known = pa.array(self.vocabularies[place], pa.string())
+            known = self._known[place]
             found = pc.fill_null(pc.index_in(texts(column), value_set=known), -1)
             ids[:, place] = found.to_numpy(zero_copy_only=False)
             wrong = np.flatnonzero(ids[:, place] < 0) if self.unknown == "error" else ()

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparkdl import session
 from sparkdl.errors import InvalidParamError, did_you_mean
 from sparkdl.estimator import TorchEstimator
 
@@ -57,6 +58,7 @@ class ReadyEstimator(TorchEstimator):
                 param="dataset",
                 value=dataset,
             )
+        session.check_worker_python(dataset.sparkSession)  # before ``_design``, which may run there
         df, designed = self._design(dataset)
         told = {p.name: self.getOrDefault(p) for p in self.params if p.name in _OF_ESTIMATOR and self.isDefined(p)}
         estimator = TorchEstimator()
