@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyspark.ml.param import TypeConverters
 
@@ -50,7 +50,7 @@ class SpeechRecognizer(ReadyEstimator):
     beam = _param("beam", "texts that decoding follows at a time", whole("beam", 1))
     confidence = _param("confidence", "add the probability of the text", flag("confidence"))
 
-    own_defaults: Mapping[str, Any] = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "featuresCol": "audio", "labelCol": "transcript", "rate": 16_000, "seconds": 10.0, "longer": "cut", "alphabet": "",
         "textLength": 200, "encoder": "gru", "mels": 40, "hidden": 128, "layers": 2, "augment": True, "beam": 1,
         "confidence": False, "batchSize": 16, "learningRate": 3e-3, "clipNorm": 1.0, "epochs": 20,
