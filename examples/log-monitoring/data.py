@@ -120,9 +120,9 @@ def picture(spark: SparkSession, folder: Path) -> Figure:
         axis.plot(hours, values, linewidth=0.6, color="#0072b2")
         axis.set_ylabel(name)
     begins = np.arange(len(rows)) * LENGTH / 60
-    axes[4].stairs(rows["score"], np.append(begins, begins[-1] + LENGTH / 60), color="black")
+    axes[4].stairs(rows["score"], np.append(begins, begins[-1] + LENGTH / 60), baseline=None, color="black")
     axes[4].axhline(threshold, color="#d55e00", linestyle="--", linewidth=0.9, label="threshold")
-    axes[4].set_yscale("log")
+    axes[4].set_yscale("symlog")  # of well-known windows it is below 0
     axes[4].set_ylabel("score")
     axes[4].set_xlabel("hours")
     axes[4].legend(loc="upper right")
