@@ -62,7 +62,7 @@ class Text(Preprocessor):
     offsets: bool = False
     algorithm: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     vocabulary: int = Field(8000, ge=100, le=1_000_000)
-    minimum: int = Field(2, ge=1)
+    minimum: int = Field(default=2, ge=1)
     normal: Literal["NFKC", "NFC"] = "NFKC"
     lowercase: bool = True
     takes: ClassVar[tuple[str, ...]] = ("string",)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from pyspark.ml import PipelineModel
 from pyspark.sql import functions as sf
-from torch import nn
+from torch import Tensor, nn
 
 from sparkdl.bundle import Bundle
 from sparkdl.columns import BadRows
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PASSAGES_MOST = 100_000  # texts and vectors of all are in the model
 _SPAN = "sparkdl_span"  # where the answer is in its context, as the label
 _AT_ONCE = 256
+_TOWER = "tower.weight.weight"  # of a reader's weights
 
 
 @with_accessors
@@ -74,7 +75,7 @@ class QuestionAnswering(ReadyEstimator):
             tokenizer=self.getOrDefault("tokenizer") if self.isDefined("tokenizer") else "", length=self.getOrDefault("length"),
             vocabulary=self.getOrDefault("vocabularySize"), offsets=True,
         )  # fmt: skip
-        known = learn(df, {pair: words})
+        known: dict[Any, Any] = learn(df, {pair: words})
         sizes = {name: self.getOrDefault(name) for name in ("width", "layers", "dropout")}
         model = partial(Reader, known[pair].tokens, known[pair].marks, **sizes)
         return self._with_spans(df), {
@@ -116,17 +117,18 @@ class QuestionAnswering(ReadyEstimator):
         or empty, EmptyDatasetError for less than two.
         """
         decoder = reader.signature.decoder
-        if not isinstance(decoder, SpanDecoder) or "tower.weight.weight" not in reader.bundle.weights:
+        (spec, *_) = reader.signature.inputs
+        read = spec.preprocess
+        if not (isinstance(decoder, SpanDecoder) and isinstance(read, Text) and _TOWER in reader.bundle.weights):
             raise InvalidParamError(
                 f"'reader' must be a model that QuestionAnswering.fit returned (got {reader.signature})",
                 param="reader",
                 value=reader,
             )
         column_kinds(passages, [decoder.context])
-        (spec,) = reader.signature.inputs
         texts = _texts(passages, decoder.context)
-        finder = _finder(reader.bundle, spec.preprocess, decoder.context, texts)
-        words = Text(**{**spec.preprocess.model_dump(exclude={"kind", "offsets"})})
+        words = Text(**read.model_dump(exclude={"kind", "offsets"}))
+        finder = _finder(reader.bundle, words, decoder.context, texts)
         question = TensorSpec(
             spec.columns[0], words.dtype, words.shape, spec.columns[:1], spec.types[:1], preprocess=words
         )
@@ -149,16 +151,16 @@ def _texts(passages: DataFrame, name: str) -> list[str]:
     return sorted((row[0] for row in rows), key=lambda one: (one is not None, one))
 
 
-def _finder(bundle: Bundle, words: Any, name: str, texts: Sequence[str]) -> nn.Module:
+def _finder(bundle: Bundle, words: Text, name: str, texts: Sequence[str]) -> nn.Module:
     """Raises DataError for a passage without a token."""
     weights = {key.removeprefix("tower."): v for key, v in bundle.weights.items() if key.startswith("tower.")}
     tower = Tower(*weights["embedding.weight"].shape)
     tower.load_state_dict(weights)
-    alone, rest, parts = words.model_copy(update={"offsets": False}), iter(texts), []
-    marks = bundle.weights["marks"]
+    marks, rest = bundle.weights["marks"], iter(texts)
+    parts: list[Tensor] = []
     while batch := list(islice(rest, _AT_ONCE)):
         try:
-            tokens = torch.from_numpy(alone.read({name: pa.array(batch, pa.string())}))
+            tokens = torch.from_numpy(words.read({name: pa.array(batch, pa.string())}))
         except BadRows as error:
             raise error.first(len(parts) * _AT_ONCE) from None
         with torch.no_grad():

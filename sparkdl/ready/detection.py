@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -47,7 +47,7 @@ class ObjectDetector(ReadyEstimator):
     minScore = _param("minScore", "of a box that is given", number("minScore", 0.0, 1.0))
     overlap = _param("overlap", "above which the worse box of a class is left out", number("overlap", 0.0, 1.0))
 
-    own_defaults: Mapping[str, Any] = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "imageCol": "image", "labelCol": "boxes", "height": 64, "width": 64, "unit": "pixel", "backbone": "small",
         "mostBoxes": 20, "minScore": 0.05, "overlap": 0.5, "batchSize": 16, "optimizer": "adamw",
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from pyspark.ml.param import TypeConverters
@@ -60,7 +60,7 @@ class ImageClassifier(ReadyEstimator):
     mean = _param("mean", "of each channel", TypeConverters.toListFloat)
     std = _param("std", "deviation of each channel", TypeConverters.toListFloat)
 
-    own_defaults: Mapping[str, Any] = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "imageCol": "image", "height": 64, "width": 64, "channels": 3, "resize": "stretch", "freeze": False, "augment": [],
         "task": "multiclass", "batchSize": 32,
     }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -60,7 +60,7 @@ class KerasEstimator(ReadyEstimator):
     metrics = _param("metrics", "names or objects of Keras' metrics, or of torchmetrics'", metrics_like)
     lossWeights = _param("lossWeights", "the loss's factor", anything)
 
-    own_defaults: Mapping[str, Any] = {"loss": None, "optimizer": None, "metrics": [], "lossWeights": None}
+    own_defaults: ClassVar[Mapping[str, Any]] = {"loss": None, "optimizer": None, "metrics": [], "lossWeights": None}
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         given, model = self._models()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 from pyspark.sql import functions as sf
@@ -69,7 +69,7 @@ class Recommender(ReadyEstimator):
     anybodyFraction = _param(
         "anybodyFraction", "share of the training rows whose user is not told", number("anybodyFraction", 0, 1)
     )
-    own_defaults: Mapping[str, Any] = {
+    own_defaults: ClassVar[Mapping[str, Any]] = {
         "userCol": "user", "itemCol": "item", "ratingCol": None, "userFeatures": [], "itemFeatures": [], "seenCol": None,
         "k": 10, "pairs": False, "embeddingSize": 16, "anybodyFraction": 0.1, "optimizer": "adamw",
         "optimizerParams": {"weight_decay": 0.5}, "learningRate": 0.01, "batchSize": 512, "epochs": 10,
