@@ -86,12 +86,12 @@ def run(name: str, spark: SparkSession, size: str, *, script: bool = False) -> R
     """Data, train, score the held-out rows as a table and as a stream. Raises SystemExit if the training job fails."""
     from sparkdl import jobs
 
-    data, folder, started = module(HERE / name / "data.py"), WHERE / name, time.monotonic()
+    data, folder, started = module(HERE / name / "data.py"), WHERE.resolve() / name, time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     data.write(folder, size)
     changes = [f"{key}={json.dumps(value)}" for key, value in data.SETTINGS.get(size, {}).items()]
-    conf = ["--conf-file", str(HERE / name / "train.yaml"), *(word for one in changes for word in ("--set", one))]
+    conf = ["--conf-file", absolute(name, "train.yaml"), *(word for one in changes for word in ("--set", one))]
     if jobs.main("train", conf):
         raise SystemExit(f"{name}: the job train failed; see its messages above")
     rows, speed = table(spark, folder)
@@ -108,6 +108,13 @@ def run(name: str, spark: SparkSession, size: str, *, script: bool = False) -> R
         p50=float(np.percentile(latencies, 50)), p99=float(np.percentile(latencies, 99)),
         seconds=time.monotonic() - started,
     )  # fmt: skip
+
+
+def absolute(name: str, conf: str) -> str:
+    """A copy of the example's conf with its places as absolute paths: Spark's JVM may have been started elsewhere."""
+    place = WHERE.resolve()
+    (place / name / conf).write_text((HERE / name / conf).read_text().replace(f"{WHERE}/", f"{place}/"))
+    return str(place / name / conf)
 
 
 def of_script(name: str, folder: Path, size: str) -> float:
@@ -130,9 +137,9 @@ def stream(spark: SparkSession, name: str, size: str) -> tuple[int, int, int, li
     from sparkdl import conf as confs
     from sparkdl.stream import configured
 
-    folder = WHERE / name
+    folder = WHERE.resolve() / name
     conf = confs.load(
-        confs.ScoreStreamConf, str(HERE / name / "stream.yaml"), changes=[f"trigger={json.dumps(TRIGGER)}"]
+        confs.ScoreStreamConf, absolute(name, "stream.yaml"), changes=[f"trigger={json.dumps(TRIGGER)}"]
     )
     rows = pq.read_table(folder / "test")
     (folder / "arriving").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _SAMPLE_ROWS = 8
 _RAW_ROWS = 1000  # for a reference of columns that a preprocessor reads: they go through the driver
-_ARROW = {"string": pa.string(), "binary": pa.binary(), "long": pa.int64(), "double": pa.float64(), "date": pa.date32()}
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Frame:
             return None
 
     def sample(self, data: Dataset | PetastormDataset) -> Callable[[], pa.Table]:
-        """Gives some of the rows, for a reference: as columns again from the dataset, or of the DataFrame where a
-        preprocessor left nothing of them."""
+        """Gives some of the rows, drawn at random, for a reference: as columns again from the dataset, or of the DataFrame
+        where a preprocessor left nothing of them."""
         if all(spec.preprocess is None for spec in self.signature.inputs):
             return partial(sample.sample, data, sample.SAMPLE_ROWS)
         kinds = {c: kind for spec in self.signature.inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
@@ -101,7 +101,9 @@ class Frame:
         def rows() -> pa.Table:
             most = _RAW_ROWS if not {"binary", "struct"} & set(kinds.values()) else _SAMPLE_ROWS * 8
             chosen = self.df.select(*(plain(self.df, column, kind) for column, kind in kinds.items()))
-            return pa.table(_table(chosen.limit(most).collect(), kinds))
+            drawn = chosen.sample(min(1.0, 1.2 * most / data.rows), seed=self.layout.seed).limit(most).collect()
+            random.Random(self.layout.seed).shuffle(drawn)
+            return pa.table(_table(drawn, kinds))
 
         return rows
 
@@ -207,7 +209,7 @@ def _frame(df: DataFrame, names: Columns, module: nn.Module, task: str | None) -
         signature = Signature.from_dataframe(df, inputs, shapes=shapes, stack=stack(module, inputs))
     else:
         signature = _preprocessed(df, inputs, names, shapes)
-        stack(module, [spec.name for spec in signature.inputs])  # raises if forward takes another number of arguments
+        _check_arguments(module, [spec.name for spec in signature.inputs])
     signature = replace(signature, decoder=names.decoder)
     if names.indicator is not None:
         check_indicator(df, names.indicator)
@@ -244,10 +246,22 @@ def _preprocessed(df: DataFrame, inputs: Sequence[str], names: Columns, shapes: 
     return Signature(tuple(specs.values()))
 
 
+def _check_arguments(module: nn.Module, names: Sequence[str]) -> None:
+    """Raise SignatureError if forward does not take an argument for each of these tensors."""
+    if stack(module, names):
+        raise SignatureError(
+            f"the model's forward takes one argument, and 'preprocess' makes {len(names)} tensors, {list(names)}: let "
+            "one preprocessor read a tuple of columns, or let forward take an argument for each tensor",
+            column=None,
+            expected="one tensor",
+            got=list(names),
+        )
+
+
 def _table(rows: Sequence[Any], kinds: Mapping[str, str]) -> dict[str, pa.Array]:
     """Collected rows as columns."""
     plain_rows = [row.asDict(recursive=True) for row in rows]
-    return {name: pa.array([row[name] for row in plain_rows], _ARROW.get(kind)) for name, kind in kinds.items()}
+    return {n: pa.array([row[n] for row in plain_rows], columns.arrow_of_kind(kind)) for n, kind in kinds.items()}
 
 
 def _stored(given: Dataset | PetastormDataset, names: Columns, module: nn.Module, task: str | None) -> Stored:

@@ -130,7 +130,7 @@ def _tell(callbacks: Sequence[Callback], hook: str, run: Run) -> None:
 def begin(training: Training, reader: Reader, collective: Collective) -> State:
     """The state before the first step, the same on all ranks but for their generators."""
     seed_everything(training.seed + collective.world.rank)  # dropout differs between ranks, not between runs
-    module = training.module.to(collective.device).train()
+    module = parameters.in_training(training.module.to(collective.device), training.frozen)
     parameters.freeze(module, training.frozen)
     if training.recipe.sync_batch_norm:
         module = batch_norm.synchronised(module, collective)

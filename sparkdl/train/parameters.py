@@ -21,6 +21,18 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def in_training(module: nn.Module, patterns: Sequence[str]) -> nn.Module:
+    """The module in training mode, but for parts whose parameters are all frozen: their batch norm keeps the statistics
+    that it was trained to, and nothing in them drops out."""
+    module.train()
+    frozen = {id(parameter) for name, parameter in module.named_parameters() if _matches(name, patterns)}
+    for part in module.modules() if frozen else ():
+        own = [id(parameter) for parameter in part.parameters()]
+        if own and frozen.issuperset(own):
+            part.eval()
+    return module
+
+
 def grouped(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Any:
     """What an optimizer is made of: the trained parameters, or parameter groups of them.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparkdl.data.batch import Reader
+from sparkdl.train import parameters
 from sparkdl.train.callbacks import Run
 from sparkdl.train.clock import Clock
 from sparkdl.train.collective import Collective
@@ -113,7 +114,7 @@ class Passes:
             accuracy.add(outputs, label)
             if self.metrics:
                 self.metrics.add(outputs, label)
-        module.train()
+        parameters.in_training(module, self.training.frozen)
         self.collective.allreduce(sums)
         figures = {"loss": float(sums[0] / sums[1]), **accuracy.over_ranks()}
         if self.metrics:

@@ -67,7 +67,7 @@ def test_a_forecast_beats_what_was_a_season_ago(forecaster, waves):
     later = waves.where("id >= 200")
     told = evaluate(forecaster, later, "next")
     assert (told.task, told.rows, told.invalid) == ("forecast", 100, 0)
-    naive = later.selectExpr(f"inline(arrays_zip(slice(clean, {LENGTH - SEASON + 1}, {HORIZON}) AS was, next))")
+    naive = later.selectExpr(f"inline(arrays_zip(slice(clean, {LENGTH - SEASON + 1}, {HORIZON}), next))")
     naive = naive.toDF("was", "next").selectExpr("sqrt(avg(pow(was - next, 2)))").first()[0]
     assert told.figures["rmse"] < naive
     assert told.figures["mae"] < told.figures["rmse"]

@@ -114,6 +114,29 @@ def test_frozen_parameters_are_not_touched_and_the_others_are():
     assert made[0].weight.grad is None
 
 
+def test_what_is_frozen_keeps_its_batch_norm_and_drops_nothing_out():
+    modes = []
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.below = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+            self.head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+        def forward(self, x):
+            if torch.is_grad_enabled():
+                modes.append((self.below[2].training, self.head[1].training))
+            return self.head(self.below(x))
+
+    made = Net().double()
+    before = copy.deepcopy(made.state_dict())
+    trained = training("regression", made, epochs=2, frozen=("below.*",))
+    train(trained, data("regression"), SingleProcess(), validation=data("regression"))
+    assert torch.equal(made.below[1].running_mean, before["below.1.running_mean"])
+    assert not torch.equal(made.head[1].running_mean, before["head.1.running_mean"])
+    assert set(modes) == {(False, True)}
+
+
 def test_gradients_are_let_go_of_at_the_end():
     made = module("regression")
     train(training("regression", made), data("regression"), SingleProcess())
