@@ -1,6 +1,5 @@
 """SpeechRecognizer: recordings to texts and back, through a fit, a bundle, transform and evaluate; the voices are synthetic."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,17 +11,15 @@ from sparkdl.errors import DataError, EmptyDatasetError, InvalidParamError, Sign
 from sparkdl.evaluate import evaluate
 from sparkdl.preprocess import Characters
 
-DATA = Path(__file__).resolve().parents[2] / "examples/speech-recognition/data.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+import run as examples  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def digits():
     """The example's module."""
-    spec = importlib.util.spec_from_file_location("speech_recognition_data", DATA)
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = made
-    spec.loader.exec_module(made)
-    return made
+    return examples.module(EXAMPLES / "speech-recognition/data.py")
 
 
 @pytest.fixture(scope="module")

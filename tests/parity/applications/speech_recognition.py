@@ -1,8 +1,8 @@
-"""examples/speech-recognition without sparkdl's training and scoring: one process, the same network, data and recipe."""
+"""examples/speech-recognition without sparkdl's training and scoring: one process, the same network, data, recipe and
+decoder."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,23 @@ import yaml
 from torch import Tensor, nn
 from torchmetrics.functional.text import word_error_rate
 
+from sparkdl.decode.ctc import CtcDecoder
 from sparkdl.preprocess import Audio, Characters
 from sparkdl.ready.acoustics import Acoustics, ctc_loss
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples/speech-recognition"
+sys.path.insert(0, str(EXAMPLE.parent))
+from run import module  # noqa: E402
+
 RANKS = 2  # of the example, whose batches these are as large as
-
-
-def data() -> Any:
-    """The example's module."""
-    spec = importlib.util.spec_from_file_location("speech_recognition_data", EXAMPLE / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = made
-    spec.loader.exec_module(made)
-    return made
 
 
 def settings(size: str) -> dict[str, Any]:
     """The example's, for a size."""
-    changes = {key.removeprefix("estimator."): value for key, value in data().SETTINGS.get(size, {}).items()}
+    changes = {
+        key.removeprefix("estimator."): value
+        for key, value in module(EXAMPLE / "data.py").SETTINGS.get(size, {}).items()
+    }
     return dict(yaml.safe_load((EXAMPLE / "train.yaml").read_text())["estimator"], **changes)
 
 
@@ -49,8 +45,11 @@ def figure(folder: Path, size: str) -> float:
     said = torch.from_numpy(text.read({"": train["transcript"].combine_chunks()}))
     shape = {name: own[name] for name in ("mels", "hidden", "layers")}
     model = trained(Acoustics(own["rate"], len(alphabet) + 1, **shape), waves, said, own).eval()
+    decoder, found = CtcDecoder(alphabet=alphabet, beam=own["beam"]), []
     with torch.no_grad():
-        found = [text for part in heard.split(64) for text in words(model(part), alphabet)]
+        for part in heard.split(64):
+            outputs = {name: tensor.numpy() for name, tensor in model(part).items()}
+            found += decoder.decode(outputs, {})["prediction"].to_pylist()
     return float(word_error_rate(found, test["transcript"].to_pylist()))
 
 
@@ -69,12 +68,6 @@ def trained(model: nn.Module, waves: Tensor, said: Tensor, own: dict[str, Any]) 
             optimizer.step()
             schedule.step()
     return model
-
-
-def words(outputs: dict[str, Tensor], alphabet: str) -> list[str]:
-    """The best class of each frame, without repeats and blanks."""
-    rows = zip(outputs["logits"].argmax(dim=2), outputs["frames"], strict=True)
-    return ["".join(alphabet[one - 1] for one in best[:frames].unique_consecutive() if one) for best, frames in rows]
 
 
 if __name__ == "__main__":
