@@ -9,7 +9,7 @@ from sparkdl.decode.base import KINDS, Decoder
 
 _HOME_OF = {path.partition(":")[2]: path.partition(":")[0] for path in KINDS.values()}
 
-__all__ = ["Decoder", *_HOME_OF]  # noqa: PLE0604
+__all__ = ["Decoder", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:
