@@ -28,6 +28,9 @@ _SPARK_OF_ARROW = {  # in SQL, and in the JSON of a schema
     pa.int32(): ("int", "integer"), pa.int64(): ("bigint", "long"), pa.float32(): ("float", "float"),
     pa.float64(): ("double", "double"), pa.string(): ("string", "string"), pa.binary(): ("binary", "binary"),
 }  # fmt: skip
+_ARROW_OF_KIND = {told: kind for kind, (_, told) in _SPARK_OF_ARROW.items()} | {
+    "vector": pa.list_(pa.float64()), "date": pa.date32(), "timestamp": pa.int64(), "timestamp_ntz": pa.timestamp("us"),
+}  # fmt: skip
 KINDS = ("null", "shape", "value", "undecodable", "non-finite", "failed")  # of what can be wrong with a row
 _WIDER = {"uint8": np.int16, "float16": np.float32}  # Spark has neither
 
@@ -101,7 +104,7 @@ def read(columns: Mapping[str, pa.Array], spec: TensorSpec) -> np.ndarray | Ragg
     """As ``to_numpy``; a Ragged where the length varies."""
     if spec.preprocess is not None:
         made = spec.preprocess.read({name: _whole(columns[name]) for name in spec.columns})
-        return made if isinstance(made, Ragged) else made.astype(spec.dtype, copy=False)
+        return made if isinstance(made, Ragged) else _as_dtype(made, spec, spec.name)
     if not spec.is_stacked:
         (name,) = spec.columns
         return _column(columns[name], spec, name)
@@ -185,6 +188,15 @@ def spark_json(kind: pa.DataType) -> Any:
     return _SPARK_OF_ARROW[kind][1]
 
 
+def arrow_of_kind(kind: str) -> pa.DataType | None:
+    """The Arrow type of a column of this kind (see ``TensorSpec.types``) as ``materialize.plain`` hands it over; None
+    where the kind does not tell it: a decimal, a struct."""
+    if kind.startswith("array<"):
+        inner = arrow_of_kind(kind[len("array<") : -1])
+        return None if inner is None else pa.list_(inner)
+    return _ARROW_OF_KIND.get(kind)
+
+
 def arrow_type(spec: TensorSpec) -> pa.DataType:
     """The Arrow type that ``to_arrow`` gives for this spec."""
     kind = to_arrow(np.empty((0, *spec.shape), dtype=spec.dtype)).type
@@ -237,7 +249,7 @@ def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragge
         empty: np.ndarray = np.empty((0, *(spec.shape[1:] if spec.is_ragged else spec.shape)), dtype=spec.dtype)
         return Ragged(empty, np.zeros(1, np.int64)) if spec.is_ragged else empty
     if column.null_count:
-        raise bad_rows("null", name, np.flatnonzero(_mask(column)), f"{spec.dtype}{list(spec.shape)}", repeat(None))
+        raise bad_rows("null", name, np.flatnonzero(nulls(column)), f"{spec.dtype}{list(spec.shape)}", repeat(None))
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _from_binary(column, spec, name)
@@ -251,7 +263,8 @@ def _column(column: pa.Array, spec: TensorSpec, name: str) -> np.ndarray | Ragge
     return array.reshape(rows, *spec.shape) if offsets is None else Ragged(array.reshape(-1, *spec.shape[1:]), offsets)
 
 
-def _mask(column: pa.Array) -> np.ndarray:
+def nulls(column: pa.Array) -> np.ndarray:
+    """Where there is one, ``(B,)``."""
     return np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
 
 
@@ -303,7 +316,7 @@ def _leaves(column: pa.Array, spec: TensorSpec, name: str) -> tuple[pa.Array, np
             width_so_far *= width
         column = column.flatten()
         if column.null_count:
-            rows = np.unique(rows_of(np.flatnonzero(_mask(column))))
+            rows = np.unique(rows_of(np.flatnonzero(nulls(column))))
             raise bad_rows("null", name, rows, "values that are not null", repeat("a null inside the array"))
     return column, offsets
 

@@ -17,7 +17,7 @@ from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, 
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
-from sparkdl.score.udf import PROBLEM, scorer_of, scoring_udf
+from sparkdl.score.udf import PROBLEM, exact_longs, scorer_of, scoring_udf, udf_type
 from sparkdl.signature import Signature, column_kinds, form, quoted
 from sparkdl.train.summary import TrainingSummary
 
@@ -100,13 +100,12 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
 
         Raises InvalidParamError for ``skip``: an expression cannot leave out a row.
         """
-        from pyspark.ml.functions import vector_to_array
         from pyspark.sql.functions import col
 
+        from sparkdl.data.materialize import plain_column
+
         made = self._expression(spark)
-        vectors = {
-            c for spec in self.signature.inputs for c, t in zip(spec.columns, spec.types, strict=True) if t == "vector"
-        }
+        kinds = self.signature.kinds
         names = self.signature.columns
 
         def function(*given: Column | str) -> Column:
@@ -118,17 +117,26 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                     got=given,
                 )
             taken = [col(column) if isinstance(column, str) else column for column in given]
-            return made(*(vector_to_array(c) if name in vectors else c for name, c in zip(names, taken, strict=True)))
+            return made(*(plain_column(c, kinds[name]) for name, c in zip(names, taken, strict=True)))
 
         return function
 
     def register(self, spark: SparkSession, name: str) -> None:
         """Make ``udf`` a function of SQL: ``SELECT score(features) FROM t``, until the session ends.
 
-        Vectors are given as ``array<double>`` there. Raises as ``udf``, and InvalidParamError for a name SQL cannot take.
+        Vectors are given as ``array<double>`` there. Raises as ``udf``, and InvalidParamError for a name SQL cannot take,
+        and for a model that reads timestamps: SQL gives them to a function in the session's time zone.
         """
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise InvalidParamError(f"'name' must be a function's name in SQL (got {name!r})", param="name", value=name)
+        times = [column for column, kind in self.signature.kinds.items() if kind == "timestamp"]
+        if times:
+            raise InvalidParamError(
+                f"a function of SQL gets the timestamps of {times} in the session's time zone, and the model takes them in "
+                "UTC; use transform, or udf() in an expression",
+                param="name",
+                value=name,
+            )
         spark.udf.register(name, self._expression(spark))
 
     def _expression(self, spark: SparkSession | None) -> Any:
@@ -159,7 +167,10 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             self.getOrDefault("udfType"),
             tuple(made),
         )
-        inputs = [plain(dataset, name, kind) for name, kind in kinds.items()]
+        texts = exact_longs(self.signature) if udf_type(self.getOrDefault("udfType")) == "pandas" else ()
+        longs = {n for n, kind in kinds.items() if n in texts and kind == "long" and dataset.schema[n].nullable}
+        given = {name: plain(dataset, name, kind) for name, kind in kinds.items()}
+        inputs = [column.cast("string") if name in longs else column for name, column in given.items()]
         # inline: a filter by what is predicted is not pushed below it, where the model would run once more for it
         scored = dataset.select("*", sf.inline(sf.array(score(*inputs))).alias(*made.values()))
         if invalid == "skip":

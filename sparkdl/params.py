@@ -220,10 +220,15 @@ def preprocess_like(value: Any) -> dict[Any, Preprocessor]:
     if not isinstance(value, Mapping):
         raise refuse("preprocess", "a dictionary from columns to preprocessors", value)
     made = {}
+    taken: set[str] = set()
     for key, told in value.items():
         names = (key,) if isinstance(key, str) else key
         if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
             raise refuse("preprocess", "by a column's name, or by a tuple of names", key)
+        twice = [name for place, name in enumerate(names) if name in taken or name in names[:place]]
+        if twice:
+            raise refuse("preprocess", f"one preprocessor a column, and {twice[0]!r} is there twice", list(value))
+        taken.update(names)
         made[key if isinstance(key, str) else tuple(names)] = (
             told if isinstance(told, Preprocessor) else preprocess_of(told)
         )

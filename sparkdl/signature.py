@@ -34,7 +34,7 @@ DTYPE_OF_SPARK = {
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 FLOATS = ("float16", "float32", "float64")
 _MAY_LACK = ("mask_of", "preprocess")
-_OTHERS = ("string", "binary", "date", "timestamp", "struct")  # kinds that are no numbers
+_OTHERS = ("string", "binary", "date", "timestamp", "timestamp_ntz", "struct")  # kinds that are no numbers
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,26 @@ class TensorSpec:
                 column=self.name,
                 expected="shape (-1,), no columns",
                 got=str(self),
+            )
+        if self.preprocess is not None:
+            self._check_preprocess(self.preprocess)
+
+    def _check_preprocess(self, preprocess: Preprocessor) -> None:
+        title = type(preprocess).__name__
+        if preprocess.count is not None and preprocess.count != len(self.columns):
+            raise SignatureError(
+                f"{title} was learnt for {preprocess.count} columns (got {list(self.columns)}); learn another for these",
+                column=self.name,
+                expected=preprocess.count,
+                got=self.columns,
+            )
+        converts = self.dtype in (*FLOATS, preprocess.dtype)  # whole numbers are given to some losses as floats
+        if preprocess.shape != self.shape or not converts:
+            raise SignatureError(
+                f"{self} cannot be what {title} makes: {preprocess.dtype}{list(preprocess.shape)}",
+                column=self.name,
+                expected=(preprocess.dtype, preprocess.shape),
+                got=(self.dtype, self.shape),
             )
 
     @property
@@ -185,7 +205,12 @@ class Signature:
     @property
     def columns(self) -> tuple[str, ...]:
         """The input columns, in order, each once."""
-        return tuple(dict.fromkeys(column for spec in self.inputs for column in spec.columns))
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each of these (see ``TensorSpec.types``)."""
+        return {c: kind for spec in self.inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
 
     @classmethod
     def from_dataframe(
@@ -205,7 +230,7 @@ class Signature:
             not declared takes its shape from the first row that is not null (a batch DataFrame only); ``binary`` and
             ``string`` columns must be declared. A first size of -1 varies from row to row.
         dtypes: overrides, by column.
-        preprocess: what makes a tensor of a column, by column; it knows what it must know.
+        preprocess: what makes a tensor of a column, by column; it knows what it must know, dtype and shape too.
         stack: a name; all columns, which must then be scalars, become one vector of that name.
 
         Raises ColumnNotFoundError, SignatureError for a type that no tensor can hold, EmptyDatasetError if a shape is
@@ -217,6 +242,14 @@ class Signature:
         for name in [*names, *shapes, *dtypes, *preprocess]:
             if name not in types:
                 raise ColumnNotFoundError(name, types)
+        for name in preprocess:
+            if name in shapes or name in dtypes:
+                raise SignatureError(
+                    f"the shape and the dtype of column {name!r} are its preprocessor's; leave it out of shapes and dtypes",
+                    column=name,
+                    expected=(preprocess[name].dtype, preprocess[name].shape),
+                    got=(dtypes.get(name), shapes.get(name)),
+                )
         leaves = {name: _leaf(name, types[name]) for name in names if name not in preprocess}
         unknown = [n for n in leaves if leaves[n].depth and n not in shapes]
         shapes.update(_sampled_shapes(df, unknown))
@@ -296,7 +329,9 @@ def label_spec(df: Any, name: str, shapes: Mapping[str, Sequence[int]] | None = 
     kinds = {field["name"]: field["type"] for field in df.schema.jsonValue()["fields"]}
     if kinds.get(name) in ("string", "binary"):
         raise SignatureError(
-            f"label column {name!r} is {kinds[name]}; turn it into numbers first, by pyspark.ml's StringIndexer",
+            f"label column {name!r} is {kinds[name]}; let sparkdl learn its labels, "
+            f"preprocess={{{name!r}: sparkdl.preprocess.Labels()}}, or turn it into numbers first, by pyspark.ml's "
+            "StringIndexer",
             column=name,
             expected="numbers",
             got=kinds[name],
@@ -371,8 +406,17 @@ def preprocessed(df: Any, name: str, columns: Sequence[str], preprocess: Preproc
 
 
 def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
-    """One vector out of scalar columns, in the common dtype of all. Raises SignatureError if one is no scalar."""
+    """One vector out of scalar columns, in the common dtype of all. Raises SignatureError if one is no scalar, or is
+    what a preprocessor makes."""
     for spec in specs:
+        if spec.preprocess is not None:
+            raise SignatureError(
+                f"{spec.name!r} is what {type(spec.preprocess).__name__} makes and cannot be stacked with others into "
+                f"{name!r}; let one preprocessor read all these columns, or give the model an argument for each",
+                column=spec.name,
+                expected="columns as they are",
+                got=str(spec.preprocess),
+            )
         if spec.shape:
             raise SignatureError(
                 f"column {spec.name!r} has shape {spec.shape} and cannot be stacked with others into {name!r}; "
@@ -393,10 +437,8 @@ def stack_scalars(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
 def _kind(column: str, spark_type: Any) -> str:
     """As ``TensorSpec.types`` tells it, of columns that only a preprocessor reads too."""
     name = spark_type if isinstance(spark_type, str) else spark_type.get("type")
-    if name in ("date", "timestamp", "struct"):
+    if name in ("date", "timestamp", "timestamp_ntz", "struct"):
         return str(name)
-    if name == "timestamp_ntz":
-        return "timestamp"
     if name == "array":
         return f"array<{_kind(column, spark_type['elementType'])}>"
     return _leaf(column, spark_type).text

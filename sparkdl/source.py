@@ -80,7 +80,7 @@ class Frame:
     def example(self) -> list[Tensor] | None:
         """The first rows as the model's arguments, at least three; None if they are bad, which materialising tells."""
         inputs = self.signature.inputs
-        kinds = {c: kind for spec in inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
+        kinds = self.signature.kinds
         rows = self.df.select(*(plain(self.df, column, kind) for column, kind in kinds.items())).head(_SAMPLE_ROWS)
         if not rows:
             raise EmptyDatasetError()
@@ -96,7 +96,7 @@ class Frame:
         where a preprocessor left nothing of them."""
         if all(spec.preprocess is None for spec in self.signature.inputs):
             return partial(sample.sample, data, sample.SAMPLE_ROWS)
-        kinds = {c: kind for spec in self.signature.inputs for c, kind in zip(spec.columns, spec.types, strict=True)}
+        kinds = self.signature.kinds
 
         def rows() -> pa.Table:
             most = _RAW_ROWS if not {"binary", "struct"} & set(kinds.values()) else _SAMPLE_ROWS * 8

@@ -234,13 +234,17 @@ def _remove_unlisted(uri: str, current: str) -> None:
 def plain(df: DataFrame, name: str, kind: str) -> Column:
     """The column as Arrow can carry it: a vector as an array, a timestamp as microseconds since 1970 in UTC, for pandas
     would turn it to the session's zone and has no year 1; all else as it is."""
+    return plain_column(df[quoted(name)], kind).alias(name)
+
+
+def plain_column(column: Column, kind: str) -> Column:
+    """As ``plain``, of any expression of this kind."""
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql.functions import unix_micros
 
-    column = df[quoted(name)]
-    if kind == "timestamp" and df.schema[name].dataType.typeName() == "timestamp":  # timestamp_ntz has no zone
-        column = unix_micros(column)
-    return vector_to_array(column).alias(name) if kind == "vector" else column.alias(name)
+    if kind == "timestamp":
+        return unix_micros(column)
+    return vector_to_array(column) if kind == "vector" else column
 
 
 def _kinds(layout: Layout) -> dict[str, str]:

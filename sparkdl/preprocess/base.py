@@ -47,6 +47,11 @@ class Preprocessor(Settings):
     most: ClassVar[int | None] = 1
 
     @property
+    def count(self) -> int | None:
+        """How many columns it was learnt for; None: as many as ``most`` allows."""
+        return None
+
+    @property
     @abstractmethod
     def dtype(self) -> str:
         """Of the tensor, see ``TensorSpec.dtype``."""

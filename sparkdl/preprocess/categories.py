@@ -53,6 +53,11 @@ class Categories(Learner):
         return tuple(len(values) + 1 for values in self.vocabularies)
 
     @property
+    def count(self) -> int | None:
+        """See Preprocessor."""
+        return len(self.vocabularies) or None
+
+    @property
     def is_learnt(self) -> bool:
         """See Learner."""
         return bool(self.vocabularies)

@@ -39,7 +39,7 @@ class DateParts(Preprocessor):
     years: tuple[int, int] = (1970, 2100)
     missing: Literal["zero", "error"] = "zero"
     outside: Literal["error", "clip"] = "error"
-    takes: ClassVar[tuple[str, ...]] = ("timestamp", "date")
+    takes: ClassVar[tuple[str, ...]] = ("timestamp", "timestamp_ntz", "date")
 
     @model_validator(mode="after")
     def _sound(self) -> DateParts:

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from sparkdl.columns import bad_rows
 from sparkdl.errors import DataError
-from sparkdl.preprocess.cells import floats, together
+from sparkdl.preprocess.cells import floats, steady, together
 from sparkdl.preprocess.learner import Learner
 from sparkdl.preprocess.statistics import Moments, bins, quantiles
 
@@ -71,6 +71,11 @@ class Numbers(Learner):
     def shape(self) -> tuple[int, ...]:
         """One number a column; with ``indicator`` two."""
         return (len(self.fills) * (2 if self.indicator else 1),)
+
+    @property
+    def count(self) -> int | None:
+        """See Preprocessor."""
+        return len(self.fills) or None
 
     @property
     def is_learnt(self) -> bool:
@@ -142,8 +147,9 @@ class Numbers(Learner):
                 column=name, row=None, file=None, expected="numbers", got=None,
             )  # fmt: skip
         smallest, largest = known.smallest, known.largest
+        mean, deviation = steady(known.mean, known.deviation)
         forms = {
-            "standard": (known.mean, known.deviation),
+            "standard": (mean, deviation),
             "minmax": (smallest, largest - smallest),
             "none": (0.0, 1.0),
         }
@@ -159,7 +165,7 @@ class Numbers(Learner):
             asked = quantiles({int(number): count for number, count in counts.items()}, [*(self.clip or (0, 1)), 0.5])
             *ends, median = (min(max(value, smallest), largest) for value in asked)
             low, high = ends if self.clip is not None else (low, high)
-        fill = {"mean": known.mean, "median": median, "constant": constant, "error": 0.0}[self.impute]
+        fill = {"mean": mean, "median": median, "constant": constant, "error": 0.0}[self.impute]
         if smallest == largest and self.scale != "none":  # its deviation is 0 but for rounding
             return fill, low, high, smallest, 1.0
         return fill, low, high, shift, scale or 1.0

@@ -142,11 +142,15 @@ class Scorer:
         problems: dict[int, str] = {}
         made: dict[str, list[pa.Array]] = {name: [] for name in columns.answers(self.signature)}
         for piece, outputs in pieces:
-            bad = piece.problems | self._non_finite(piece, outputs)
+            found = self._non_finite(piece, outputs)
+            if found:  # a decoder is not made for them
+                finite = np.flatnonzero(~np.isin(piece.good, list(found)))
+                piece = replace(piece, good=piece.good[finite])
+                outputs = {name: values[finite] for name, values in outputs.items()}
+            bad = piece.problems | found
             problems |= {piece.start + row: why for row, why in bad.items()}
             place = np.full(len(piece.rows), -1)
             place[piece.good] = np.arange(len(piece.good))
-            place[list(bad)] = -1
             for name, column in columns.answered(self.signature, outputs, piece.good_rows).items():
                 made[name].append(column.take(pa.array(place, mask=place < 0)) if bad else column)
         whole = {name: parts[0] if len(parts) == 1 else pa.concat_arrays(parts) for name, parts in made.items()}

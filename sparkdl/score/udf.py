@@ -21,7 +21,7 @@ from sparkdl.bundle import Bundle
 from sparkdl.errors import InvalidParamError
 from sparkdl.score.scorer import Files, Scored, Scorer
 from sparkdl.score.scoring import Scoring
-from sparkdl.signature import quoted
+from sparkdl.signature import FLOATS, Signature, form, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bo
     returns = types[only] if only else f"struct<{', '.join(f'{quoted(name)}:{types[name]}' for name in fields)}>"
     several = len(scorer.signature.columns) > 1
     score = _Score(scorer, fields, only)
-    if _kind(kind) == "arrow":
+    if udf_type(kind) == "arrow":
         from pyspark.sql.functions import arrow_udf
 
         return arrow_udf(_hinted(score.arrow, pa.Array, several, pa.Array), returns)
@@ -60,7 +60,8 @@ def scoring_udf(scorer: Scorer, kind: str, fields: tuple[str, ...], *, alone: bo
     return pandas_udf(_hinted(score.pandas, pd.Series, several, pd.Series if only else pd.DataFrame), returns)
 
 
-def _kind(asked: str) -> str:
+def udf_type(asked: str) -> str:
+    """``arrow`` or ``pandas``, of one of UDF_TYPES. Raises InvalidParamError for one that this Spark does not have."""
     import pyspark
 
     has_arrow = tuple(int(part) for part in pyspark.__version__.split(".")[:2]) >= (4, 1)
@@ -99,9 +100,10 @@ class _Score:
     def pandas(self, batches: Iterator[Any]) -> Iterator[pd.DataFrame | pd.Series]:
         import pandas as pd
 
+        told = self.scorer.signature.kinds.values()
         several = (batch if isinstance(batch, tuple) else (batch,) for batch in batches)
-        for made in self._made(tuple(map(_from_pandas, batch)) for batch in several):
-            series = {name: array.to_pandas() for name, array in made.items()}
+        for made in self._made(tuple(map(_from_pandas, batch, told)) for batch in several):
+            series = {name: array.to_pandas(integer_object_nulls=True) for name, array in made.items()}
             yield series[self.only] if self.only else pd.DataFrame(series)
 
     def _made(self, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[dict[str, pa.Array]]:
@@ -113,11 +115,35 @@ class _Score:
             yield {name: made[name] for name in self.fields}
 
 
-def _from_pandas(series: pd.Series) -> pa.Array:
-    """pandas holds a null number as NaN, and one can no longer be told from the other; within an array it can."""
-    if not hasattr(series, "dtype"):  # a frame: the fields of a struct
-        return pa.StructArray.from_arrays([_from_pandas(series[name]) for name in series], names=list(series))
-    return pa.array(series, from_pandas=series.dtype != object)
+def exact_longs(signature: Signature) -> frozenset[str]:
+    """The columns whose bigints must reach a pandas UDF as texts: it is given floats of numbers among which is a null,
+    and these do not hold an id beyond 2^53."""
+    return frozenset(
+        column
+        for spec in signature.inputs
+        if spec.preprocess is not None or spec.dtype not in FLOATS
+        for column in spec.columns
+    )
+
+
+def _from_pandas(series: pd.Series, kind: str) -> pa.Array:
+    """pandas holds a null number as NaN, and one can no longer be told from the other; within an array it can.
+
+    kind: of the column; objects that are all null do not tell it.
+    """
+    if not hasattr(series, "dtype"):  # a frame: the fields of a struct, whose kinds are not told
+        return pa.StructArray.from_arrays([_from_pandas(series[name], "") for name in series], names=list(series))
+    array = pa.array(series, from_pandas=series.dtype != object)
+    told = columns.arrow_of_kind(kind)
+    if told is not None and _is_untold(array.type):
+        return array.cast(told)
+    if form(kind) == ("number", 0) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        return array.cast(pa.int64())  # of exact_longs
+    return array
+
+
+def _is_untold(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_null(kind) or (pa.types.is_list(kind) and _is_untold(kind.value_type)))
 
 
 def problem_column(scored: Scored, rows: int) -> pa.Array:
