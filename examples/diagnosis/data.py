@@ -1,5 +1,7 @@
-"""Breast tumours, benign or malignant: the Wisconsin data that scikit-learn carries (``load_breast_cancer``), 569 patients, 30
-measures of cell nuclei each. W. H. Wolberg, W. N. Street and O. L. Mangasarian, 1995; UCI repository, CC BY 4.0.
+"""Breast tumours, benign or malignant: scikit-learn's ``load_breast_cancer``, 569 patients, 30 measures of cell nuclei each.
+
+By its description a copy of UCI ML Breast Cancer Wisconsin (Diagnostic), made by W. H. Wolberg, W. N. Street and
+O. L. Mangasarian, November 1995; of a licence it says nothing.
 """
 
 from __future__ import annotations

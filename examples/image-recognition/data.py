@@ -1,7 +1,7 @@
 """Handwritten digits as image files: the 1,797 of scikit-learn, 8 × 8 pixels in 16 grays, each as the bytes of a PNG.
 
-They are the test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository,
-https://doi.org/10.24432/C50P49, CC BY 4.0), as scikit-learn carries it.
+By its description (``load_digits().DESCR``) a copy of the test set of the UCI ML hand-written digits (E. Alpaydin, July 1998);
+of a licence it says nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Diabetes patients: ten figures each (age, sex, body mass, blood pressure, six of blood), and how the disease went on in a year.
 
-The 442 patients of "Least Angle Regression" (B. Efron, T. Hastie, I. Johnstone, R. Tibshirani; Annals of Statistics 32, 2004),
-as scikit-learn carries them (https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html; no licence is told, scikit-learn
-redistributes them under BSD-3-Clause).
+scikit-learn's ``load_diabetes``, 442 patients. Its description names as source
+https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html, refers to "Least Angle Regression" (B. Efron, T. Hastie, I. Johnstone,
+R. Tibshirani; Annals of Statistics 32, 2004), and says nothing of a licence.
 """
 
 from __future__ import annotations
