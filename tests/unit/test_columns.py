@@ -14,6 +14,7 @@ from making import spec
 from sparkdl import columns
 from sparkdl.columns import BadRows, arrow_type, as_tensor, ddl, flat, to_arrow, to_numpy
 from sparkdl.errors import DataError, SignatureError
+from sparkdl.preprocess import Numbers
 from sparkdl.signature import DTYPES, TensorSpec
 
 
@@ -277,3 +278,26 @@ def test_steps_in_one_flat_list():
 def test_a_varying_length_is_no_array():
     with pytest.raises(SignatureError, match="can be scored and not trained on"):
         read(pa.array([[1.0]]), shape=(-1,))
+
+
+def test_a_preprocessed_number_that_a_narrower_dtype_does_not_hold_is_a_bad_row():
+    as_it_is = Numbers(scale="none", **dict.fromkeys(("fills", "lows", "highs", "shifts"), (0.0,)), scales=(1.0,))
+    narrow = TensorSpec("x", "float16", (1,), ("x",), ("double",), preprocess=as_it_is)
+    with pytest.raises(BadRows, match="'x', row 1: expected a value that float16 holds") as caught:
+        columns.read({"x": pa.array([1.0, 1e6])}, narrow)
+    assert caught.value.rows == [1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("string", pa.string()),
+        ("array<array<float>>", pa.list_(pa.list_(pa.float32()))),
+        ("vector", pa.list_(pa.float64())),
+        ("timestamp", pa.int64()),  # microseconds, as it is handed over
+        ("decimal", None),
+        ("array<struct>", None),
+    ],
+)
+def test_the_arrow_type_of_a_kind(kind, expected):
+    assert columns.arrow_of_kind(kind) == expected

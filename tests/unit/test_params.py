@@ -10,6 +10,7 @@ from torch import nn
 from sparkdl.errors import InvalidParamError
 from sparkdl.estimator import TorchEstimator
 from sparkdl.params import DEFAULTS
+from sparkdl.preprocess import Hashed, Numbers
 from sparkdl.train.callbacks import Callback
 from sparkdl.train.loggers import Logger
 
@@ -222,3 +223,10 @@ def test_a_copy_with_other_values_leaves_the_first_alone():
     first = TorchEstimator(epochs=2)
     second = first.copy({first.epochs: 5})
     assert (first.getEpochs(), second.getEpochs()) == (2, 5)
+
+
+@pytest.mark.parametrize("also", ["a", ("b", "a"), ("b", "b")])
+def test_a_column_has_one_preprocessor(also):
+    given = {("a", "c"): Numbers(), also: Hashed()}
+    with pytest.raises(InvalidParamError, match=r"one preprocessor a column, and '[ab]' is there twice"):
+        TorchEstimator().setParams(preprocess=given)

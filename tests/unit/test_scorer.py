@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -16,12 +17,15 @@ from torch import nn
 
 from sparkdl.bundle import Bundle
 from sparkdl.columns import KINDS, to_arrow
+from sparkdl.decode import CtcDecoder
 from sparkdl.errors import DataError
+from sparkdl.preprocess import Categories, Characters, LabelLists, Labels, Series
 from sparkdl.preprocess import Image as Pixels
 from sparkdl.score import scorer as scorer_module
 from sparkdl.score import worker
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
+from sparkdl.score.udf import PROBLEM, _Score, exact_longs
 from sparkdl.signature import Signature, TensorSpec
 
 FEATURES = TensorSpec("features", "float32", (4,), ("features",), ("array<float>",))
@@ -356,3 +360,57 @@ def test_what_stays_is_passed_over_by_the_garbage_collector_after_another_has_go
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "kind", "good", "expected"),
+    [
+        (Series(length=2, mean=(0.0,), deviation=(1.0,)), "array<double>", np.array([1.0, 2.0]), 3.0),
+        (LabelLists(values=("a", "b")), "array<string>", np.array(["a", "b"], object), 3.0),
+        (Characters(alphabet="abc", length=3), "string", "ab", None),
+        (Labels(values=(2**53, 2**53 + 1)), "long", str(2**53 + 1), 1.0),  # as exact_longs has it sent
+    ],
+)
+def test_objects_of_pandas_that_are_all_null_are_bad_rows(preprocess, kind, good, expected):
+    class Total(nn.Module):
+        def forward(self, x):
+            return {
+                "total": x.double().reshape(x.shape[0], -1).sum(dim=1),
+                "whole": x.long().reshape(x.shape[0], -1).sum(dim=1),
+            }
+
+    spec = TensorSpec("x", preprocess.dtype, preprocess.shape, ("x",), (kind,), preprocess=preprocess)
+    score = _Score(scorer(Total(), spec, invalid="keep"), ("total", "whole", PROBLEM), None)
+    nothing, some = score.pandas(iter([pd.Series([None, None], dtype=object), pd.Series([good, None], dtype=object)]))
+    is_bad = not isinstance(preprocess, LabelLists)  # to which a null is an empty list
+    assert nothing[PROBLEM].notna().tolist() == nothing["total"].isna().tolist() == [is_bad] * 2
+    assert some[PROBLEM].notna().tolist() == [False, is_bad]
+    assert expected is None or some["total"][0] == expected
+    assert not is_bad or (some["whole"].dtype == object and isinstance(some["whole"][0], int))  # no float beside a null
+
+
+def test_bigints_are_exact_in_a_pandas_udf():
+    ids = TensorSpec(
+        "ids", "int64", (2,), ("a", "b"), ("long", "long"), preprocess=Categories(vocabularies=(("1",), ("2",)))
+    )
+    plain = TensorSpec("plain", "int64", (), ("c",), ("long",))
+    floats = TensorSpec("floats", "float32", (), ("d",), ("long",))
+    assert exact_longs(Signature((ids, plain, floats))) == {"a", "b", "c"}
+
+
+def test_a_decoder_is_given_no_row_that_is_not_finite():
+    class Steps(nn.Module):
+        def forward(self, x):
+            return {
+                "logits": (1 / x)[:, None, None].expand(-1, 2, 3),
+                "frames": torch.full_like(x, 2, dtype=torch.int64),
+            }
+
+    decoder = CtcDecoder(alphabet="ab", beam=2)
+    bundle = Bundle.from_module(Steps(), Signature((X,), decoder=decoder))
+    score = Scorer(bundle.digest, lambda: bundle.files, bundle.signature, Scoring(invalid="keep"), False)
+    rows = pa.RecordBatch.from_arrays([pa.array([1.0, 0.0, 2.0], pa.float32())], ["x"])
+    ((_, scored),) = score.score([rows])
+    assert scored.outputs["prediction"].is_null().to_pylist() == [False, True, False]
+    assert list(scored.problems) == [1]
+    assert scored.problems[1].startswith("non-finite: output 'logits'")

@@ -11,14 +11,16 @@ from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import types as t
 
 from sparkdl.errors import ColumnNotFoundError, SignatureError
-from sparkdl.preprocess import Image
+from sparkdl.preprocess import Categories, DateParts, Hashed, Image, Numbers
 from sparkdl.signature import (
     DTYPES,
     Signature,
     TensorSpec,
     check_indicator,
     column_kinds,
+    form,
     label_spec,
+    preprocessed,
     stack_scalars,
     weight_spec,
 )
@@ -322,3 +324,55 @@ def test_a_preprocessor_tells_the_tensor_of_its_column():
         Signature.from_dataframe(df, ["x"], preprocess={"x": image})
     with pytest.raises(ColumnNotFoundError, match="photos"):
         Signature.from_dataframe(df, ["x"], preprocess={"photos": image})
+
+
+def test_what_a_preprocessor_makes_is_neither_stacked_nor_given_another_shape():
+    df = frame(a=t.StringType(), x=t.DoubleType())
+    bucket = {"a": Hashed(buckets=10)}
+    with pytest.raises(SignatureError, match=r"'a' is what Hashed makes and cannot be stacked .*one preprocessor read"):
+        Signature.from_dataframe(df, preprocess=bucket, stack="features")
+    for more in ({"dtypes": {"a": "float32"}}, {"shapes": {"a": (4,)}}):
+        with pytest.raises(
+            SignatureError, match="column 'a' are its preprocessor's; leave it out of shapes and dtypes"
+        ):
+            Signature.from_dataframe(df, preprocess=bucket, **more)
+
+
+def test_a_tensor_is_what_its_preprocessor_makes():
+    image, bucket = Image(height=4, width=6), Hashed(buckets=10)
+    told = Signature((TensorSpec("photo", "uint8", (3, 4, 6), ("photo",), ("binary",), preprocess=image),)).to_json()
+    told["inputs"][0]["shape"] = []
+    with pytest.raises(SignatureError, match=r"cannot be what Image makes: uint8\[3, 4, 6\]"):
+        Signature.from_json(told)
+    with pytest.raises(SignatureError, match="cannot be what Hashed makes: int64"):
+        TensorSpec("a", "int32", (), ("a",), ("string",), preprocess=bucket)
+    as_label = TensorSpec("a", "float32", (), ("a",), ("string",), preprocess=bucket)  # of a binary task's loss
+    assert as_label.dtype == "float32"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "learn",
+    [
+        lambda n: Categories(vocabularies=(("x", "y"),) * n),
+        lambda n: Numbers(**dict.fromkeys(("fills", "lows", "highs", "shifts", "scales"), (1.0,) * n)),
+    ],
+)
+def test_a_preprocessor_reads_as_many_columns_as_it_was_learnt_for(learn, count):
+    df = frame(a=t.LongType(), b=t.LongType())
+    assert preprocessed(df, "t", ["a", "b"], learn(2)).columns == ("a", "b")
+    with pytest.raises(SignatureError, match=rf"was learnt for {count} columns \(got \['a', 'b'\]\)"):
+        preprocessed(df, "t", ["a", "b"], learn(count))
+
+
+def test_a_time_without_a_zone_is_another_kind():
+    df = frame(utc=t.TimestampType(), clock=t.TimestampNTZType())
+    kinds = column_kinds(df, ["utc", "clock"])
+    assert kinds == {"utc": "timestamp", "clock": "timestamp_ntz"}
+    assert form("timestamp") != form("timestamp_ntz")
+    assert preprocessed(df, "t", ["clock"], DateParts()).types == ("timestamp_ntz",)
+
+
+def test_the_remedy_for_labels_that_are_texts():
+    with pytest.raises(SignatureError, match=r"preprocess={'kind': sparkdl.preprocess.Labels\(\)}"):
+        label_spec(frame(kind=t.StringType()), "kind")
