@@ -100,7 +100,8 @@ def evaluate(model: TorchModel, df: DataFrame, labelCol: str) -> Evaluation:
         count, valid, unlabelled = rows.selectExpr(
             "count(1)", f"count({_PREDICTION})", f"count_if({_LABEL} IS NULL OR isnan({_LABEL}))"
         ).first()
-        _check_rows(count, valid, unlabelled, labelCol)
+        known = "label that the model knows" if isinstance(decoder, LabelDecoder) else "number"
+        _check_rows(count, valid, unlabelled, labelCol, known)
         judged = rows.where(f"{_PREDICTION} IS NOT NULL")
         figures = {name: float(evaluator.evaluate(judged)) for name, evaluator in _evaluators(task)}
     finally:
@@ -118,7 +119,7 @@ def _decoded(model: TorchModel, df: DataFrame, label: str, decoder: Decoder) -> 
         count, valid, unlabelled = rows.selectExpr(
             "count(1)", f"count({_PREDICTION})", f"count_if({_LABEL} IS NULL)"
         ).first()
-        _check_rows(count, valid, unlabelled, label)
+        _check_rows(count, valid, unlabelled, label, "label")
         figures = decoder.evaluate(rows.where(f"{_PREDICTION} IS NOT NULL"), _LABEL, _PREDICTION)
     finally:
         rows.unpersist()
@@ -175,13 +176,13 @@ def _type_of(names: Sequence[object]) -> str:
     return "boolean" if isinstance(names[0], bool) else "bigint" if isinstance(names[0], int) else "string"
 
 
-def _check_rows(count: int, valid: int, unlabelled: int, label: str) -> None:
+def _check_rows(count: int, valid: int, unlabelled: int, label: str, expected: str) -> None:
     if not count:
         raise EmptyDatasetError()
     if unlabelled:
         raise DataError(
-            f"{unlabelled:,} of {count:,} rows have no number in the label column {label!r}; leave them out before",
-            column=label, row=None, file=None, expected="a number", got=None,
+            f"{unlabelled:,} of {count:,} rows have no {expected} in the label column {label!r}; leave them out before",
+            column=label, row=None, file=None, expected=f"a {expected}", got=None,
         )  # fmt: skip
     if not valid:
         raise DataError(

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError
 
 from sparkdl.errors import InvalidParamError, did_you_mean
+
+_LARGEST = (1 << 63) - 1  # that a column of Spark holds
+
+
+def _alike(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    kinds = sorted({type(value).__name__ for value in values})
+    if len(kinds) > 1:
+        raise ValueError(f"labels must be of one kind, and these are {' and '.join(kinds)}")
+    twice = next((value for value, count in Counter(values).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"each label once, {twice!r} is there twice")
+    large = next((value for value in values if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST), None)
+    if large is not None:
+        raise ValueError(f"{large} is more than a whole number of 64 bits holds")
+    return values
+
+
+Values = Annotated[tuple[StrictBool | StrictInt | StrictStr, ...], AfterValidator(_alike)]
+"""Labels: texts, whole numbers or booleans, all of one kind and each once; nothing is turned into one of these."""
 
 
 class Settings(BaseModel):

@@ -186,6 +186,15 @@ class Signature:
             names = [spec.name for spec in specs]
             if len(set(names)) != len(names):
                 raise SignatureError(f"tensor names must be unique (got {names})", column=None, got=names)
+        for name in self.decoder.reads if self.decoder is not None else ():
+            if name not in self.columns:
+                raise SignatureError(
+                    f"the decoder reads the column {name!r}, which is no input column{did_you_mean(name, self.columns)}; "
+                    f"these are {list(self.columns)}",
+                    column=name,
+                    expected=self.columns,
+                    got=name,
+                )
         ragged = [spec.name for spec in self.inputs if spec.is_ragged and not spec.mask_of]
         for spec in self.inputs:
             if spec.mask_of and spec.mask_of not in ragged:

@@ -6,19 +6,22 @@ Plain data as a preprocessor is, kept in the bundle's signature. It runs in the 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from sparkdl.settings import Settings, class_at, of_kind
+from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkdl.signature import TensorSpec
 
+_AT_ONCE = 1_000  # rows of an evaluation on the driver
 KINDS = {
     "anomaly": "sparkdl.decode.sequences:AnomalyDecoder",
     "boxes": "sparkdl.decode.boxes:BoxDecoder",
@@ -38,6 +41,11 @@ class Decoder(Settings):
 
     figures: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The input columns that ``decode`` must have of the rows."""
+        return ()
+
     @abstractmethod
     def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:
         """The columns that scoring adds for a model with these outputs, ``prediction`` first. Raises SignatureError for
@@ -51,6 +59,13 @@ class Decoder(Settings):
     def evaluate(self, scored: DataFrame, label: str, prediction: str) -> dict[str, float]:
         """``figures`` of rows with a truth and a prediction that is not null, in columns of these names."""
         raise NotImplementedError
+
+
+def parts(scored: DataFrame, *names: str) -> Iterator[list[Any]]:
+    """The rows' values in these columns, through the driver, a thousand rows at a time."""
+    rows = scored.select(*map(quoted, names)).toLocalIterator()
+    while part := list(islice(rows, _AT_ONCE)):
+        yield part
 
 
 def figure_names() -> list[str]:

@@ -15,7 +15,8 @@ from pydantic import Field
 from sparkdl.decode.base import Decoder
 from sparkdl.errors import SignatureError
 from sparkdl.interop.common import needed
-from sparkdl.preprocess.boxes import SIDES
+from sparkdl.preprocess.boxes import LONGEST_SIDE, SIDES
+from sparkdl.settings import Values
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -41,14 +42,14 @@ class BoxDecoder(Decoder):
     """
 
     kind: Literal["boxes"] = "boxes"
-    values: tuple[bool | int | str, ...] = Field(min_length=1)
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    values: Values = Field(min_length=1)
+    height: int = Field(ge=1, le=LONGEST_SIDE)
+    width: int = Field(ge=1, le=LONGEST_SIDE)
     unit: Literal["pixel", "relative"] = "pixel"
     score: float = Field(default=0.05, ge=0, lt=1)
     overlap: float = Field(default=0.5, gt=0, le=1)
-    candidates: int = Field(default=400, ge=1)
-    most: int = Field(default=100, ge=1)
+    candidates: int = Field(default=400, ge=1, le=100_000)
+    most: int = Field(default=100, ge=1, le=100_000)
     figures: ClassVar[tuple[str, ...]] = ("map", "map_50")
 
     def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from sparkdl.decode.base import Decoder
+from sparkdl.decode.base import Decoder, parts
 from sparkdl.errors import SignatureError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkdl.signature import TensorSpec
-
-_ROWS = 1_000  # of an evaluation, at a time on the driver
 
 
 class CtcDecoder(Decoder):
@@ -71,7 +68,8 @@ class CtcDecoder(Decoder):
         from torchmetrics.text import CharErrorRate, WordErrorRate
 
         measures = {"wer": WordErrorRate(), "cer": CharErrorRate()}
-        for said, heard in _parts(scored.select(label, prediction)):
+        for part in parts(scored, label, prediction):
+            said, heard = ([row[place] for row in part] for place in (0, 1))
             for measure in measures.values():
                 measure.update(heard, said)
         return {name: float(measure.compute()) for name, measure in measures.items()}
@@ -142,9 +140,3 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     import torch
 
     return np.asarray(torch.from_numpy(logits).double().log_softmax(dim=-1).numpy())
-
-
-def _parts(scored: DataFrame) -> Iterator[tuple[list[str], list[str]]]:
-    rows = scored.toLocalIterator()
-    while part := list(islice(rows, _ROWS)):
-        yield [row[0] for row in part], [row[1] for row in part]

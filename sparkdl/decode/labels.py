@@ -11,6 +11,7 @@ import pyarrow as pa
 from sparkdl import columns
 from sparkdl.decode.base import Decoder
 from sparkdl.errors import SignatureError
+from sparkdl.settings import Values
 
 if TYPE_CHECKING:
     from sparkdl.signature import TensorSpec
@@ -20,7 +21,7 @@ class LabelDecoder(Decoder):
     """``prediction`` as the label that a class number stands for; further outputs as they are."""
 
     kind: Literal["labels"] = "labels"
-    values: tuple[bool | int | str, ...]
+    values: Values
 
     def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:
         """See Decoder. Raises SignatureError for a model that tells another number of classes apart."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sparkdl.decode.base import Decoder
 from sparkdl.errors import DataError, SignatureError
+from sparkdl.settings import Values
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Ranking(Decoder):
     """
 
     kind: Literal["ranking"] = "ranking"
-    values: tuple[int | str, ...]
+    values: Values
     figures: ClassVar[tuple[str, ...]] = ("recall_at_10", "ndcg_at_10")
 
     def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:

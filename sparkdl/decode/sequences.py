@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from sparkdl.columns import to_arrow
 from sparkdl.decode.base import Decoder
-from sparkdl.errors import SignatureError
+from sparkdl.errors import DataError, SignatureError
+from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -42,16 +43,31 @@ class ForecastDecoder(Decoder):
         return {"prediction": to_arrow((standard[..., 0] * self.deviation + self.mean).astype(np.float32))}
 
     def evaluate(self, scored: DataFrame, label: str, prediction: str) -> dict[str, float]:
-        """See Decoder."""
+        """See Decoder. Raises SignatureError for a label that is no array, DataError for one of another length."""
         from pyspark.ml.evaluation import RegressionEvaluator
 
-        steps = scored.selectExpr(f"inline(arrays_zip({label}, {prediction}))")
-        known = steps.selectExpr(f"CAST({label} AS DOUBLE) {label}", f"CAST({prediction} AS DOUBLE) {prediction}")
-        known = known.where(f"NOT isnan({label}) AND {label} IS NOT NULL").cache()
+        truth, found = quoted(label), quoted(prediction)
+        kind = scored.schema[label].dataType
+        if kind.typeName() != "array":
+            raise SignatureError(
+                f"a forecast is judged by an array of its steps, and the label is {kind.simpleString()}",
+                column=None, expected="an array of numbers", got=kind.simpleString(),
+            )  # fmt: skip
+        other = scored.where(f"size({truth}) != size({found})").selectExpr(f"size({truth})", f"size({found})").first()
+        if other is not None:
+            raise DataError(
+                f"a label has {other[0]} steps, and the forecast has {other[1]}; evaluate on labels as the model was trained on",
+                column=None, row=None, file=None, expected=f"{other[1]} steps", got=other[0],
+            )  # fmt: skip
+        steps = scored.selectExpr(f"{truth} AS truth", f"{found} AS found").selectExpr(
+            "inline(arrays_zip(truth, found))"
+        )
+        known = steps.selectExpr("CAST(truth AS DOUBLE) truth", "CAST(found AS DOUBLE) found")
+        known = known.where("NOT isnan(truth) AND truth IS NOT NULL").cache()
         try:
             return {
                 name: float(
-                    RegressionEvaluator(metricName=name, labelCol=label, predictionCol=prediction).evaluate(known)
+                    RegressionEvaluator(metricName=name, labelCol="truth", predictionCol="found").evaluate(known)
                 )
                 for name in self.figures
             }
@@ -83,11 +99,13 @@ class AnomalyDecoder(Decoder):
         """See Decoder."""
         from pyspark.ml.evaluation import BinaryClassificationEvaluator
 
-        known = scored.selectExpr(f"CAST({label} AS DOUBLE) {label}", "score")
+        known = scored.selectExpr(f"CAST({quoted(label)} AS DOUBLE) truth", "score")
         names = dict(zip(self.figures, ("areaUnderROC", "areaUnderPR"), strict=True))
         return {
             name: float(
-                BinaryClassificationEvaluator(metricName=told, labelCol=label, rawPredictionCol="score").evaluate(known)
+                BinaryClassificationEvaluator(metricName=told, labelCol="truth", rawPredictionCol="score").evaluate(
+                    known
+                )
             )
             for name, told in names.items()
         }

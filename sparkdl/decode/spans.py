@@ -5,23 +5,20 @@ Sizes: B rows, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from sparkdl.decode.base import Decoder
+from sparkdl.decode.base import Decoder, parts
 from sparkdl.errors import SignatureError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkdl.signature import TensorSpec
-
-_AT_ONCE = 1000  # rows of an evaluation
 
 
 class SpanDecoder(Decoder):
@@ -36,8 +33,13 @@ class SpanDecoder(Decoder):
 
     kind: Literal["spans"] = "spans"
     context: str = Field("context", min_length=1)
-    longest: int = Field(30, ge=1)
+    longest: int = Field(30, ge=1, le=65_536)
     figures: ClassVar[tuple[str, ...]] = ("exact_match", "f1")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See Decoder."""
+        return (self.context,)
 
     def columns(self, outputs: Sequence[TensorSpec]) -> dict[str, pa.DataType]:
         """See Decoder."""
@@ -77,10 +79,8 @@ class SpanDecoder(Decoder):
         """See Decoder. The rows pass through the driver."""
         from torchmetrics.text import SQuAD
 
-        from sparkdl.signature import quoted
-
-        metric, rows = SQuAD(), scored.select(quoted(label), quoted(prediction)).toLocalIterator()
-        for number, part in enumerate(_parts(rows)):
+        metric = SQuAD()
+        for number, part in enumerate(parts(scored, label, prediction)):
             ids = [f"{number} {place}" for place in range(len(part))]
             metric.update(
                 [{"prediction_text": row[1], "id": one} for one, row in zip(ids, part, strict=True)],
@@ -90,11 +90,6 @@ class SpanDecoder(Decoder):
                 ],
             )
         return {name: float(value) / 100 for name, value in metric.compute().items()}
-
-
-def _parts(rows: Iterator[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
-    while part := list(islice(rows, _AT_ONCE)):
-        yield part
 
 
 def _log_softmax(logits_BL: np.ndarray, there_BL: np.ndarray) -> np.ndarray:

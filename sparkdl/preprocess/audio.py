@@ -14,7 +14,8 @@ from pydantic import Field
 
 from sparkdl.interop.common import needed
 from sparkdl.preprocess.base import Preprocessor
-from sparkdl.preprocess.files import BadFile, content, filled
+from sparkdl.preprocess.cells import BadCell
+from sparkdl.preprocess.files import content, filled
 
 RATES = (4_000, 192_000)  # Hz
 CHANNELS = 8
@@ -62,17 +63,17 @@ class Audio(Preprocessor):
         return filled(name, column, np.empty((len(column), *self.shape), np.float32), self._wave)
 
     def _wave(self, value: Any) -> np.ndarray:
-        """Of one file. Raises BadFile."""
+        """Of one file. Raises BadCell."""
         if value is None:
-            raise BadFile("null", "a recording", None)
+            raise BadCell("null", "a recording", None)
         found = content(value, self.most_bytes)
-        _check_whole(found)
+        _check_whole(found, is_cell=isinstance(value, bytes))
         try:
             samples, rate = self._samples(found)
-        except BadFile:
+        except BadCell:
             raise
         except Exception as error:  # soundfile raises whatever a file makes it trip over: any is the finding
-            raise BadFile("undecodable", _EXPECTED, f"{type(error).__name__}: {error}") from error
+            raise BadCell("undecodable", _EXPECTED, f"{type(error).__name__}: {error}") from error
         return self._fitted(samples, rate)
 
     def _samples(self, found: bytes) -> tuple[np.ndarray, int]:
@@ -81,21 +82,21 @@ class Audio(Preprocessor):
 
         with soundfile.SoundFile(io.BytesIO(found)) as file:
             if not RATES[0] <= file.samplerate <= RATES[1]:
-                raise BadFile("undecodable", "4,000 to 192,000 Hz", f"{file.samplerate:,} Hz")
+                raise BadCell("undecodable", "4,000 to 192,000 Hz", f"{file.samplerate:,} Hz")
             if file.channels > CHANNELS:
-                raise BadFile("undecodable", f"at most {CHANNELS} channels", file.channels)
+                raise BadCell("undecodable", f"at most {CHANNELS} channels", file.channels)
             if not file.frames:
-                raise BadFile("undecodable", "a recording", "one without samples")
+                raise BadCell("undecodable", "a recording", "one without samples")
             said = file.frames / file.samplerate
             if said > self.most_seconds:
-                raise BadFile(
+                raise BadCell(
                     "undecodable", f"at most {self.most_seconds:,g} seconds", f"a header that says {said:,.0f}"
                 )
             if self.longer == "error" and said > self.seconds:
-                raise BadFile("shape", f"at most {self.seconds:g} seconds", f"{said:.2f}")
+                raise BadCell("shape", f"at most {self.seconds:g} seconds", f"{said:.2f}")
             file.seek(file.frames - 1)  # which there must be, whatever the header says
             if not len(file.read(1)):
-                raise BadFile("undecodable", f"{file.frames:,} samples", "a file that ends before: it was cut short")
+                raise BadCell("undecodable", f"{file.frames:,} samples", "a file that ends before: it was cut short")
             file.seek(0)
             wanted = min(file.frames, ceil((self.seconds + 0.1) * file.samplerate))  # resampling looks ahead
             return file.read(wanted, dtype="float32", always_2d=True), file.samplerate
@@ -104,7 +105,7 @@ class Audio(Preprocessor):
         import soxr
 
         if not np.isfinite(samples).all():
-            raise BadFile("non-finite", "finite samples", "NaN or infinity among them")
+            raise BadCell("non-finite", "finite samples", "NaN or infinity among them")
         mono = samples.mean(axis=1)
         wave = mono if rate == self.rate else soxr.resample(mono, rate, self.rate)
         fitted = np.zeros(self.shape, np.float32)
@@ -112,17 +113,21 @@ class Audio(Preprocessor):
         return fitted
 
 
-def _check_whole(found: bytes) -> None:
-    """Raise BadFile for what is no recording, and for one that ends before it should; libsndfile reads what is left."""
+def _check_whole(found: bytes, *, is_cell: bool) -> None:
+    """Raise BadCell for what is no recording, and for one that ends before it should; libsndfile reads what is left.
+
+    is_cell: the bytes are the row's own, and may be told; what a path leads to may be anybody's file.
+    """
     kind = _FORMATS.get(found[:4])
     if kind is None or (kind == "WAV" and found[8:12] != b"WAVE"):
-        raise BadFile("undecodable", _EXPECTED, f"a file of another format, it begins with {found[:8]!r}")
+        begins = f", it begins with {found[:8]!r}" if is_cell else ""
+        raise BadCell("undecodable", _EXPECTED, f"a file of another format{begins}")
     if kind == "WAV":
         _check_wav(found)
     if kind == "OGG":
         last = found.rfind(b"OggS")
         if last + 5 >= len(found) or not found[last + 5] & _LAST_PAGE:
-            raise BadFile("undecodable", "a whole OGG", "one without its last page: it was cut short")
+            raise BadCell("undecodable", "a whole OGG", "one without its last page: it was cut short")
 
 
 def _check_wav(found: bytes) -> None:
@@ -133,7 +138,7 @@ def _check_wav(found: bytes) -> None:
         if name == b"data":
             left = len(found) - place
             if size != _UNKNOWN and size > left:
-                raise BadFile("undecodable", f"{size:,} bytes of samples", f"{left:,}: it was cut short")
+                raise BadCell("undecodable", f"{size:,} bytes of samples", f"{left:,}: it was cut short")
             return
         place += size + size % 2
-    raise BadFile("undecodable", "a whole WAV", "one without samples: it was cut short")
+    raise BadCell("undecodable", "a whole WAV", "one without samples: it was cut short")

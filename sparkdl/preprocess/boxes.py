@@ -17,11 +17,13 @@ from sparkdl.columns import bad_rows
 from sparkdl.errors import SignatureError
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.labels import Labels
+from sparkdl.settings import Values
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+LONGEST_SIDE = 1 << 14  # of an image, in pixels
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 NO_BOX = -1  # the class of what a row is padded with
 
@@ -32,17 +34,16 @@ class Boxes(Preprocessor):
     are padded: class -1.
 
     unit: of the column, ``pixel`` of such an image, or ``relative``, shares of the width and height in [0, 1], which stay
-    right when an image is resized. values: the labels, texts or whole numbers; those of the training rows in order if none
-    are given. A row with no box is one; a null, more than ``limit`` boxes, a label that is not there, a side outside of the
+    right when an image is resized. values: the labels, as ``Labels`` has them. A row with no box is one; a null, more than ``limit`` boxes, a label that is not there, a side outside of the
     image, or a box without an area make a bad row.
     """
 
     kind: Literal["boxes"] = "boxes"
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    limit: int = Field(default=20, ge=1)
+    height: int = Field(ge=1, le=LONGEST_SIDE)
+    width: int = Field(ge=1, le=LONGEST_SIDE)
+    limit: int = Field(default=20, ge=1, le=10_000)
     unit: Literal["pixel", "relative"] = "pixel"
-    values: tuple[bool | int | str, ...] = ()
+    values: Values = ()
     takes: ClassVar[tuple[str, ...]] = ("array<struct>",)
 
     @property
@@ -95,8 +96,7 @@ class Boxes(Preprocessor):
             raise bad_rows("value", name, rows, expected, (sides_N4[box].tolist() for box in wrong[first]))
 
     def _classes(self, name: str, row_N: np.ndarray, labels: pa.Array) -> np.ndarray:
-        known = pa.array(list(self.values))
-        found = pc.index_in(labels.cast(known.type), value_set=known)
+        found = Labels(values=self.values).places(f"{name}.label", labels)
         if found.null_count:
             wrong = np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))
             rows, first = np.unique(row_N[wrong], return_index=True)
@@ -109,10 +109,8 @@ class Boxes(Preprocessor):
         (name,) = columns
         fields = [field.name for field in df.schema[name].dataType.elementType.fields]
         _check_names(name, fields)
-        if self.values:
-            return self
         labels = df.selectExpr(f"explode({quoted(name)}.label) AS label")
-        return self.model_copy(update={"values": Labels().fit(labels, ["label"]).values})
+        return self.model_copy(update={"values": Labels(values=self.values).fit(labels, ["label"]).values})
 
 
 def _check_fields(name: str, kind: pa.DataType) -> None:

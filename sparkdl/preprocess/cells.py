@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,14 @@ import pyarrow.compute as pc
 from sparkdl.columns import BadRows
 
 _WHOLE = 2.0**63  # beyond it int64 holds none
+
+
+class BadCell(Exception):
+    """What is wrong with one row: kind, of ``columns.KINDS``; expected; got; and in which column, if there are several."""
+
+    def __init__(self, kind: str, expected: str, got: Any, column: str = "") -> None:
+        super().__init__(kind, expected, got, column)
+        self.kind, self.expected, self.got, self.column = kind, expected, got, column
 
 
 def floats(column: pa.Array) -> np.ndarray:
@@ -27,6 +37,15 @@ def texts(column: pa.Array) -> pa.Array:
         whole = (np.floor(values) == values) & (np.abs(values) < _WHOLE)
         column = pa.array(np.where(whole, values, 0).astype(np.int64), mask=~whole)
     return pc.cast(column, pa.string())
+
+
+def steady(mean: float, deviation: float) -> tuple[float, float]:
+    """Both, but for the last digits, which say nothing: sums differ in their last bits by how Spark cut the rows
+    into parts, and a fit that is resumed compares what was learnt."""
+    unit = min(max(deviation * 1e-9, abs(mean) * 1e-14), deviation * 1e-3)
+    if not (math.isfinite(unit) and unit):
+        return mean, deviation
+    return round(mean, -math.ceil(math.log10(unit))), float(f"{deviation:.9g}")
 
 
 def together(problems: Sequence[BadRows]) -> BadRows:

@@ -24,8 +24,8 @@ MOST = 5_000  # different characters: more than any script of syllables has, and
 class Characters(Preprocessor):
     """A column of texts as int64 of shape ``(length,)``: each character's place in ``alphabet``, from 1; 0 behind the end.
 
-    alphabet: the characters, each once; those of the training rows in order if none are given. length: of the longest
-    text. A null, a longer text, and one with another character are bad rows. Texts are taken as they are: lower case, one
+    alphabet: the characters, each once; in order those of all rows that ``fit`` is given, validation rows too, if none are
+    given. length: of the longest text. A null, a longer text, and one with another character are bad rows. Texts are taken as they are: lower case, one
     Unicode normal form, no double spaces are for whoever writes the column.
     """
 

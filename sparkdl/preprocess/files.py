@@ -13,19 +13,11 @@ import pyarrow as pa
 from sparkdl import store
 from sparkdl.columns import BadRows, bad_rows
 from sparkdl.errors import StoreError
-from sparkdl.preprocess.cells import together
-
-
-class BadFile(Exception):
-    """What is wrong with one row: kind, of ``columns.KINDS``; expected; got."""
-
-    def __init__(self, kind: str, expected: str, got: Any) -> None:
-        super().__init__(kind, expected, got)
-        self.kind, self.expected, self.got = kind, expected, got
+from sparkdl.preprocess.cells import BadCell, together
 
 
 def filled(name: str, column: pa.Array, rows: np.ndarray, read: Callable[[Any], np.ndarray]) -> np.ndarray:
-    """``rows`` with what ``read``, which may raise BadFile, makes of each of the column's values.
+    """``rows`` with what ``read``, which may raise BadCell, makes of each of the column's values.
 
     Raises BadRows for all of those, with the other rows as its ``rest``.
     """
@@ -34,7 +26,7 @@ def filled(name: str, column: pa.Array, rows: np.ndarray, read: Callable[[Any], 
     def fill(row: int) -> None:
         try:
             rows[row] = read(column[row].as_py())
-        except BadFile as bad:
+        except BadCell as bad:
             problems[row] = bad_rows(bad.kind, name, [row], bad.expected, [bad.got])
 
     list(_threads().map(fill, range(len(column))))
@@ -46,18 +38,18 @@ def filled(name: str, column: pa.Array, rows: np.ndarray, read: Callable[[Any], 
 
 
 def content(value: bytes | str, most_bytes: int) -> bytes:
-    """The file's bytes, out of the cell or of the path or URI that it holds. Raises BadFile; for one that is larger
+    """The file's bytes, out of the cell or of the path or URI that it holds. Raises BadCell; for one that is larger
     before it is read."""
     try:
         size = store.size(value) if isinstance(value, str) else len(value)
         if size > most_bytes:
-            raise BadFile("undecodable", f"a file of at most {most_bytes:,} bytes", f"{size:,} bytes")
+            raise BadCell("undecodable", f"a file of at most {most_bytes:,} bytes", f"{size:,} bytes")
         found = store.read_bytes(value) if isinstance(value, str) else value
-    except (OSError, StoreError) as error:
+    except (OSError, StoreError, ValueError) as error:  # ValueError: of a path that none can be, with a NUL say
         why = store.hushed(str(error), store.secrets_of(str(value)))
-        raise BadFile("failed", "a file that can be read", f"{type(error).__name__}: {why}") from error
+        raise BadCell("failed", "a file that can be read", f"{type(error).__name__}: {why}") from error
     if not found:
-        raise BadFile("undecodable", "a file", "an empty one")
+        raise BadCell("undecodable", "a file", "an empty one")
     return found
 
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from sparkdl.errors import InvalidParamError
 from sparkdl.interop.common import needed
 from sparkdl.preprocess.base import Preprocessor
-from sparkdl.preprocess.files import BadFile, content, filled
+from sparkdl.preprocess.cells import BadCell
+from sparkdl.preprocess.files import content, filled
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, some of which start other programs
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
@@ -75,16 +76,16 @@ class Image(Preprocessor):
         return filled(name, column, pixels.transpose(0, 3, 1, 2), self._pixels)
 
     def _pixels(self, value: Any) -> np.ndarray:
-        """``(channels, height, width)``. Raises BadFile."""
+        """``(channels, height, width)``. Raises BadCell."""
         if value is None or (isinstance(value, dict) and value.get("data", b"") is None):
-            raise BadFile("null", "an image", None)
+            raise BadCell("null", "an image", None)
         try:
             with self._opened(value) as image:
                 found = self._fitted(image)
-        except BadFile:
+        except BadCell:
             raise
         except Exception as error:  # Pillow raises whatever a file makes it trip over: any is the finding
-            raise BadFile("undecodable", _EXPECTED, _why(error, value)) from error
+            raise BadCell("undecodable", _EXPECTED, _why(error, value)) from error
         return np.asarray(found).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
     def _opened(self, value: Any) -> Any:
@@ -99,7 +100,7 @@ class Image(Preprocessor):
             raise ValueError(f"its pixels are of mode {image.mode}, which 8 bits a channel do not hold")
         several = getattr(image, "is_animated", False) and image.format != "MPO"  # a JPEG with a preview behind it
         if several and not self.animated:
-            raise BadFile("undecodable", "a file of one picture", f"several in a {image.format}; see 'animated'")
+            raise BadCell("undecodable", "a file of one picture", f"several in a {image.format}; see 'animated'")
         return image
 
     def _fitted(self, image: Any) -> Any:
@@ -112,7 +113,7 @@ class Image(Preprocessor):
         if self.orient:
             image = ImageOps.exif_transpose(image)
         if self.resize == "never" and image.size != size:
-            raise BadFile("shape", f"an image of {self.shape}", (self.channels, image.height, image.width))
+            raise BadCell("shape", f"an image of {self.shape}", (self.channels, image.height, image.width))
         image = image.convert(mode)
         if image.size == size:
             return image
@@ -133,7 +134,7 @@ def _why(error: Exception, value: Any) -> str:
 
 def _check_pixels(width: int, height: int, most: int) -> None:
     if width * height > most:
-        raise BadFile("undecodable", f"at most {most:,} pixels", f"{width:,} x {height:,}")
+        raise BadCell("undecodable", f"at most {most:,} pixels", f"{width:,} x {height:,}")
 
 
 def _of_spark(row: Mapping[str, Any], most: int) -> Any:

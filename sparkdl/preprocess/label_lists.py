@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from sparkdl.columns import Ragged
 from sparkdl.preprocess.base import Preprocessor
-from sparkdl.preprocess.labels import Labels, places
+from sparkdl.preprocess.labels import Labels
+from sparkdl.settings import Values
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class LabelLists(Preprocessor):
     """
 
     kind: Literal["label_lists"] = "label_lists"
-    values: tuple[bool | int | str, ...] = ()
+    values: Values = ()
     takes: ClassVar[tuple[str, ...]] = ("array<string>", "array<long>")
 
     @property
@@ -42,8 +43,8 @@ class LabelLists(Preprocessor):
 
     def read(self, columns: Mapping[str, pa.Array]) -> Ragged:
         """See Preprocessor. No row is a bad one."""
-        ((_, column),) = columns.items()
-        found = places(column.flatten(), self._labels.known)
+        ((name, column),) = columns.items()
+        found = self._labels.places(name, column.flatten())
         rows = pc.list_parent_indices(column).filter(found.is_valid()).to_numpy(zero_copy_only=False)
         numbers = found.drop_null().to_numpy(zero_copy_only=False).astype(np.int64) + 1
         lengths = np.bincount(rows.astype(np.int64), minlength=len(column))

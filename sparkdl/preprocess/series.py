@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from sparkdl.columns import bad_rows
+from sparkdl.columns import bad_rows, nulls
 from sparkdl.errors import DataError, EmptyDatasetError
 from sparkdl.preprocess.base import Preprocessor
+from sparkdl.preprocess.cells import steady
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Series(Preprocessor):
     """
 
     kind: Literal["series"] = "series"
-    length: int = Field(default=0, ge=0)
+    length: int = Field(default=0, ge=0, le=1_000_000)
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
     missing: Literal["refuse", "mean"] = "refuse"
@@ -77,7 +78,7 @@ class Series(Preprocessor):
         """(B, length, features) float64, NaN for a null. Raises BadRows for null and length."""
         expected = " × ".join(map(str, self.shape)) + " numbers"
         if column.null_count:
-            raise bad_rows("null", name, np.flatnonzero(_nulls(column)), expected, repeat(None))
+            raise bad_rows("null", name, np.flatnonzero(nulls(column)), expected, repeat(None))
         lengths = np.asarray(pc.list_value_length(column))
         self._check_lengths(name, lengths, np.arange(len(column)), self.length, "steps")
         steps = column.flatten()
@@ -130,15 +131,12 @@ def _statistics(rows: DataFrame, name: str, nested: int) -> tuple[tuple[float, .
             f"feature {mean.index(None)} of column {name!r} has no value in any row; leave it out",
             column=name, row=None, file=None, expected="numbers", got=None,
         )  # fmt: skip
-    return mean, tuple(one if one > 1e-9 * max(abs(m), 1.0) else 1.0 for m, one in zip(mean, deviation, strict=True))
+    each = [steady(m, one if one > 1e-9 * max(abs(m), 1.0) else 1.0) for m, one in zip(mean, deviation, strict=True)]
+    return tuple(m for m, _ in each), tuple(one for _, one in each)
 
 
 def _refused(kind: str, name: str, wrong: np.ndarray, expected: str, got: str) -> Exception:
     return bad_rows(kind, name, np.flatnonzero(wrong.any(axis=(1, 2))), expected, repeat(got))
-
-
-def _nulls(column: pa.Array) -> np.ndarray:
-    return np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -21,6 +21,7 @@ from sparkdl.columns import BadRows, bad_rows
 from sparkdl.errors import EmptyDatasetError, InvalidParamError
 from sparkdl.interop.common import content, needed
 from sparkdl.preprocess.base import Preprocessor
+from sparkdl.preprocess.cells import BadCell, together
 from sparkdl.signature import quoted
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")  # 0 to 3 of a trained tokenizer, as BERT calls them
+_STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 PADDING = ("[PAD]", "<pad>")  # what token 0 of a tokenizer is called
 LARGEST_ID = 10_000_000  # of a token: the model has a vector for each
+PATTERNS = (" {2,}",)  # regular expressions that a tokenizer may have: XLM-R's and ALBERT's
 CHARACTERS_A_TOKEN = 100  # a longer text is looked at no further: what a row costs has a bound
 TRAINED_ON = 1_000_000  # rows, at most, that pass through the driver
 
@@ -48,10 +51,12 @@ class Text(Preprocessor):
         ``error``: it is a bad row. Of a text of more than ``100 * length`` characters the rest is not looked at.
     empty: ``error``: a text without a token, nothing but spaces say, is a bad row; or ``keep`` it, as marks alone.
     algorithm, vocabulary, minimum: of training: ``bpe`` (the same tokens for the same rows, whatever their order),
-        ``wordpiece`` or ``unigram`` (whose trainers break ties by chance); how many tokens at most; how often a token must
+        ``wordpiece`` or ``unigram`` (whose trainers break ties by chance: a fit that is resumed may find another tokenizer,
+        and is refused then); how many tokens at most; how often a token must
         be there (not ``unigram``). normal: Unicode's normal form; lowercase: letters as small ones.
 
-    Raises InvalidParamError for JSON that is no tokenizer. It is data, and no code in it.
+    Raises InvalidParamError for JSON that is no tokenizer, and for one with a regular expression of its own: whoever made
+    it could let a short text take for ever. The expressions of the library's own kinds (``ByteLevel``, say) may be.
     """
 
     kind: Literal["text"] = "text"
@@ -126,18 +131,16 @@ class Text(Preprocessor):
                 raise bad_rows("value", name, long, f"at most {most:,} characters", repeat("more"))
         parts = [self._encoded(pc.utf8_slice_codeunits(column, 0, most).to_pylist()) for column in columns.values()]
         tensor = np.zeros((len(parts[0]), *self.shape), np.int64)
-        problems: dict[int, BadRows] = {}
+        problems: list[BadRows] = []
         for row, encoded in enumerate(zip(*parts, strict=True)):
             try:
                 self._fill(tensor[row], dict(zip(columns, encoded, strict=True)))
-            except _Unfit as error:
-                problems[row] = bad_rows(error.kind, error.column, [row], error.expected, [error.got])
+            except BadCell as bad:
+                problems.append(bad_rows(bad.kind, bad.column, [row], bad.expected, [bad.got]))
         if problems:
-            rows = list(problems)
-            first = problems[rows[0]]
-            first.rows, first.reasons = rows, [problems[row].reasons[0] for row in rows]
-            first.rest = np.delete(tensor, rows, axis=0)
-            raise first
+            error = together(problems)
+            error.rest = np.delete(tensor, error.rows, axis=0)
+            raise error
         return tensor
 
     def _encoded(self, texts: list[str]) -> list[Encoding | str]:
@@ -158,22 +161,22 @@ class Text(Preprocessor):
         return [alone(text) for text in texts]
 
     def _fill(self, values: np.ndarray, encoded: dict[str, Encoding | str]) -> None:
-        """One row of the tensor. Raises _Unfit."""
+        """One row of the tensor. Raises BadCell."""
         tokenizer, found = self._tokenizer(), []
         for name, one in encoded.items():
             if isinstance(one, str):
-                raise _Unfit("failed", name, "a text that the tokenizer takes", one)
+                raise BadCell("failed", "a text that the tokenizer takes", one, name)
             if not one.ids and self.empty == "error":
-                raise _Unfit("value", name, "a text with at least one token", "none: an empty text, or only spaces")
+                raise BadCell("value", "a text with at least one token", "none: an empty text, or only spaces", name)
             found.append(one)
         last, first, name = found[-1], found[:-1], list(encoded)[-1]
         room = self.length - tokenizer.num_special_tokens_to_add(bool(first)) - sum(len(one.ids) for one in first)
         if room < 1:
             expected = f"fewer of its {self.length} tokens, to leave one to {name!r}"
-            raise _Unfit("value", next(iter(encoded)), expected, f"{len(found[0].ids)} tokens")
+            raise BadCell("value", expected, f"{len(found[0].ids)} tokens", next(iter(encoded)))
         if len(last.ids) > room:
             if self.longer == "error":
-                raise _Unfit("value", name, f"at most {room} tokens", len(last.ids))
+                raise BadCell("value", f"at most {room} tokens", len(last.ids), name)
             last.truncate(room)
         whole = tokenizer.post_process(found[0], last if first else None)
         tokens = whole.ids
@@ -226,14 +229,6 @@ class Text(Preprocessor):
         return self._with(made.to_str())
 
 
-class _Unfit(Exception):
-    """What is wrong with one row: kind, of ``columns.KINDS``; column; expected; got."""
-
-    def __init__(self, kind: str, column: str, expected: str, got: Any) -> None:
-        super().__init__(kind, column, expected, got)
-        self.kind, self.column, self.expected, self.got = kind, column, expected, got
-
-
 def _is_json(text: str) -> bool:
     return text.lstrip().startswith("{")
 
@@ -260,7 +255,7 @@ def _library() -> Any:
 @lru_cache(maxsize=16)
 def _loaded(told: str) -> Tokenizer:
     """The tokenizer of this JSON, one a process. Raises ValueError for one that is none, or cannot be used."""
-    _check_numbers(told)
+    _check_parts(told)
     try:
         made = _library().Tokenizer.from_str(told)
         made.no_padding()
@@ -274,18 +269,29 @@ def _loaded(told: str) -> Tokenizer:
     return made
 
 
-def _check_numbers(told: str) -> None:
-    """Raise ValueError for JSON that is not a tokenizer's, or numbers of tokens for which the library would reserve all
-    memory."""
+def _check_parts(told: str) -> None:
+    """Raise ValueError for JSON that is not a tokenizer's, for numbers of tokens for which the library would reserve all
+    memory, and for regular expressions."""
     try:
         found = json.loads(told)
         vocab, added = found["model"]["vocab"], found.get("added_tokens") or []
         numbers = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *(one["id"] for one in added)]
         highest = max(numbers, default=0)
+        pattern = next((one for part in _STEPS for one in _patterns(found.get(part)) if one not in PATTERNS), None)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no tokenizer's JSON: {type(error).__name__}: {error}") from error
     if not 0 <= highest < LARGEST_ID:
         raise ValueError(f"its token numbers must be below {LARGEST_ID:,}, and one is {highest:,}")
+    if pattern is not None:
+        raise ValueError(f"a tokenizer may have no regular expression of its own, and this one has {pattern!r:.100}")
+
+
+def _patterns(part: Any) -> Iterator[Any]:
+    """The regular expressions in a part of a tokenizer's JSON."""
+    if isinstance(part, dict):
+        yield from ([part["Regex"]] if "Regex" in part else ())
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _patterns(inner)
 
 
 def _of_library(error: BaseException) -> str:

@@ -148,6 +148,24 @@ def test_what_is_too_large_is_refused(audio, message, tmp_path):
             read(audio, value)
 
 
+def test_what_a_path_leads_to_is_not_told(tmp_path):
+    (tmp_path / "secret").write_bytes(b"password=1")
+    with pytest.raises(BadRows) as error:
+        read(SHORT, str(tmp_path / "secret"))
+    assert "another format" in error.value.reasons[0]
+    assert "passw" not in error.value.reasons[0]
+    with pytest.raises(BadRows, match="it begins with b'password"):
+        read(SHORT, b"password=1")
+
+
+def test_a_path_that_none_can_be_is_one_bad_row(tmp_path):
+    (tmp_path / "good.wav").write_bytes(GOOD["WAV"])
+    with pytest.raises(BadRows) as error:
+        read(SHORT, str(tmp_path / "good.wav"), "a\0b")
+    assert error.value.rows == [1]
+    assert error.value.reasons[0].startswith("failed: ")
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(BadRows, match="FileNotFoundError") as caught:
         read(SHORT, str(tmp_path / "none.wav"))

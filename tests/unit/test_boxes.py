@@ -66,6 +66,18 @@ def test_a_bad_row_is_told(row, kind, message):
     assert all(reason.startswith(f"{kind}: column 'boxes'") for reason in caught.value.reasons)
 
 
+@pytest.mark.parametrize("setting", ["height", "width", "limit"])
+def test_sizes_have_bounds(setting):
+    with pytest.raises(InvalidParamError, match=setting):
+        Boxes(**{"height": 8, "width": 8, setting: 1 << 40})
+
+
+@pytest.mark.parametrize("setting", ["height", "width", "candidates", "most"])
+def test_a_decoders_sizes_have_bounds(setting):
+    with pytest.raises(InvalidParamError, match=setting):
+        BoxDecoder(**{"values": ("a",), "height": 8, "width": 8, setting: 1 << 40})
+
+
 def test_structs_of_another_kind_are_refused():
     with pytest.raises(SignatureError, match="have no ymin, ymax"):
         READ.read({"boxes": pa.array([[{"xmin": 1.0, "xmax": 2.0, "label": "cat"}]])})

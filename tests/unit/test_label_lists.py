@@ -1,12 +1,15 @@
 """Arrays of labels as numbers, of any length."""
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from sparkdl.columns import Ragged
-from sparkdl.errors import InvalidParamError
-from sparkdl.preprocess import LabelLists
+from sparkdl.columns import BadRows, Ragged
+from sparkdl.decode.labels import LabelDecoder
+from sparkdl.errors import InvalidParamError, SignatureError
+from sparkdl.preprocess import LabelLists, Labels
 from sparkdl.preprocess.base import from_json
 
 TEXTS = LabelLists(values=("a", "b", "c"))
@@ -48,3 +51,55 @@ def test_json_round_trip():
 def test_a_setting_that_is_not_there():
     with pytest.raises(InvalidParamError, match="did you mean 'values'"):
         LabelLists(value=("a",))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((Decimal(0), Decimal(1), Decimal(2)), "valid"),
+        ((0.0, 1.0), "valid"),
+        ((True, 2), "of one kind, and these are bool and int"),
+        ((1, "a"), "of one kind, and these are int and str"),
+        (("a", "b", "a"), "each label once, 'a' is there twice"),
+        ((1 << 63,), "64 bits"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Labels, LabelLists, LabelDecoder])
+def test_values_are_of_one_kind_and_each_once(kind, values, message):
+    with pytest.raises(InvalidParamError, match=message):
+        kind(values=values)
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        (pa.array([Decimal("2.0"), Decimal("2.5"), Decimal("0.0")]), [1]),
+        (pa.array([Decimal("1" + "0" * 30), Decimal(1)], pa.decimal128(38, 2)), [0]),
+        (pa.array([2.5, 1.0, float("nan"), float("inf")]), [0, 2, 3]),
+        (pa.array([0, 3, None, 1]), [1, 2]),
+    ],
+)
+def test_numbers_that_are_no_label_are_bad_rows(column, wrong):
+    with pytest.raises(BadRows) as error:
+        Labels(values=(0, 1, 2)).read({"kind": column})
+    assert error.value.rows == wrong
+
+
+def test_booleans_are_no_numbers_above_one():
+    labels = Labels(values=(False, True))
+    assert labels.read({"kind": pa.array([True, False])}).tolist() == [1, 0]
+    with pytest.raises(BadRows):
+        labels.read({"kind": pa.array([2])})
+
+
+@pytest.mark.parametrize(
+    ("values", "column"), [((1, 2), pa.array(["a"])), (("1", "2"), pa.array([1])), (("true",), pa.array([True]))]
+)
+def test_a_column_of_another_kind_than_the_labels_is_told(values, column):
+    with pytest.raises(SignatureError, match=r"column 'kind' is .*, and the labels are"):
+        Labels(values=values).read({"kind": column})
+
+
+def test_labels_that_are_not_learnt_yet():
+    with pytest.raises(InvalidParamError, match="no values yet: fit learns them"):
+        Labels().read({"kind": pa.array(["a"])})

@@ -87,6 +87,7 @@ def test_settings_travel_as_json():
     ("settings", "message"),
     [
         ({"length": -1}, "'length' of Series"),
+        ({"length": 1 << 40}, "'length' of Series"),
         ({"mean": (1.0,)}, "as many"),
         ({"mean": (1.0,), "deviation": (0.0,)}, "above 0"),
         ({"mean": (float("nan"),), "deviation": (1.0,)}, "finite"),

@@ -69,6 +69,13 @@ def test_it_travels_as_json():
         SpanDecoder(longest=0)
 
 
+def test_a_context_that_no_input_reads_is_refused():
+    question = TensorSpec("question", "int64", (4,), ("question", "context"), ("string", "string"))
+    assert Signature((question,), decoder=SpanDecoder()).columns == ("question", "context")
+    with pytest.raises(SignatureError, match=r"reads the column 'contxt'.*did you mean 'context'"):
+        Signature((question,), decoder=SpanDecoder(context="contxt"))
+
+
 def test_outputs_of_another_model_are_refused():
     with pytest.raises(SignatureError, match="spans are made of the outputs start and end"):
         SpanDecoder().columns([TensorSpec("prediction", "float32", (6,))])

@@ -84,6 +84,15 @@ def test_small_differences_of_large_numbers_are_kept():
     np.testing.assert_allclose(learnt(Numbers(), columns).read(columns)[:, 0], [-1.2247, 0, 1.2247], rtol=1e-4)
 
 
+@pytest.mark.parametrize("impute", ["mean", "median"])
+@pytest.mark.parametrize("scale", ["standard", "minmax"])
+@pytest.mark.parametrize("around", [0.0, 1e6])
+def test_the_same_is_learnt_however_the_rows_are_cut(impute, scale, around):
+    columns = of((np.random.default_rng(0).normal(around, 3.7, 1_000)).tolist())
+    each = {learnt(Numbers(impute=impute, scale=scale), columns, parts) for parts in (1, 2, 3, 7, 50)}
+    assert len(each) == 1
+
+
 def test_a_constant_column_is_zeros():
     assert learnt(Numbers(), of([0.1] * 7)).read(of([0.1, 0.1])).tolist() == [[0], [0]]
 

@@ -205,7 +205,8 @@ def words(vocabulary):
             }),
             "no tokenizer that can be used",
         ),
-        (changed(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated", "invert": False}), "parenthesis"),
+        (changed(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated", "invert": False}), r"no regular expression of its own, and this one has .\(a"),
+        (changed(normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}]}), "no regular"),
         (words({"[PAD]": 0, "a": 1}), r"Missing \[UNK\] token"),
         (words({"[UNK]": 0, "a": 1}), "token 0 must be its padding"),
         (changed(model={"type": "WordPiece", "vocab": {"[PAD]": 4_000_000_000}}), "below 10,000,000, and one is 4,000,000,000"),
@@ -220,13 +221,17 @@ def test_json_that_is_no_tokenizer_is_refused_when_it_is_set(told, message):
 
 
 def test_a_text_that_the_tokenizer_fails_on_is_a_bad_row_of_its_own():
-    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
-    text = Text(tokenizer=changed(pre_tokenizer=pattern), length=64)
+    text = Text(tokenizer=words({"[PAD]": 0, "a": 1, "\ufffd": 2}), length=64)  # it has no [UNK]
     with pytest.raises(BadRows) as error:
-        read(text, ["who", "a" * 40 + "b", "who"])
+        read(text, ["a", "b", "a"])
     assert error.value.rows == [1]
     assert error.value.reasons[0].startswith("failed: column 'a': expected a text that the tokenizer takes")
     assert error.value.rest.shape == (2, 64)
+
+
+def test_a_tokenizer_may_have_the_harmless_expression_of_well_known_ones():
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    assert Text(tokenizer=changed(normalizer=spaces)).tokens == TEXT.tokens
 
 
 def test_padding_and_truncation_of_a_loaded_tokenizer_are_not_applied_twice():
