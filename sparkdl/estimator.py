@@ -172,7 +172,7 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
         return super().fit(dataset, params)
 
     def _fit(self, dataset: Any) -> TorchModel:
-        spark, values = _session_of(dataset), plan.values_of(self)
+        spark, values = _session_of(dataset), self._values()
         size = self._ranks(spark)
         settings = plan.settings_of(values) | {"numProc": size}
         with self._run(spark) as run:
@@ -196,7 +196,16 @@ class TorchEstimator(TorchEstimatorParams, Estimator[TorchModel]):
                 weights = safetensors.torch.load(store.read_bytes(rank.weights_uri))
                 told = answer | {"settings": settings, "attempts": attempts, "phases": telling.phases()}
                 model = self._model(bundle, weights, told | plan.counts(data, training), source.sample(data))
+                model = self._finished(model, dataset)
                 telling.end(model, answer["history"])
+        return model
+
+    def _values(self) -> plan.Values:
+        """What the fit is made of, and what it is told by."""
+        return plan.values_of(self)
+
+    def _finished(self, model: TorchModel, dataset: Any) -> TorchModel:
+        """What ``fit`` gives of the trained model; loggers are told of that."""
         return model
 
     def _data(

@@ -64,15 +64,17 @@ class QuestionAnswering(ReadyEstimator):
     dropout = _param("dropout", "share left out in training", number("dropout", 0.0, 1.0))
     longestAnswer = _param("longestAnswer", "tokens of an answer, at most", whole("longestAnswer", 1))
     own_defaults: ClassVar[Mapping[str, Any]] = {
-        "questionCol": "question", "contextCol": "context", "labelCol": "answer", "length": 256, "vocabularySize": 8000,
-        "width": 64, "layers": 4, "dropout": 0.1, "longestAnswer": 30, "learningRate": 3e-3,
+        "questionCol": "question", "contextCol": "context", "labelCol": "answer", "startCol": None, "length": 256,
+        "vocabularySize": 8000, "tokenizer": None, "width": 64, "layers": 4, "dropout": 0.1, "longestAnswer": 30, "learningRate": 3e-3,
         "batchSize": 32, "epochs": 10, "clipNorm": 1.0,
     }  # fmt: skip
+
+    heeds: ClassVar[frozenset[str]] = frozenset({"labelCol"})
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         pair = (self.getOrDefault("questionCol"), self.getOrDefault("contextCol"))
         words = Text(
-            tokenizer=self.getOrDefault("tokenizer") if self.isDefined("tokenizer") else "", length=self.getOrDefault("length"),
+            tokenizer=self.getOrDefault("tokenizer") or "", length=self.getOrDefault("length"),
             vocabulary=self.getOrDefault("vocabularySize"), offsets=True,
         )  # fmt: skip
         known: dict[Any, Any] = learn(df, {pair: words})
@@ -81,13 +83,13 @@ class QuestionAnswering(ReadyEstimator):
         return self._with_spans(df), {
             "model": model, "inputCols": list(pair), "labelCol": _SPAN, "shapes": {_SPAN: (2,)}, "preprocess": known,
             "decoder": SpanDecoder(context=pair[1], longest=self.getOrDefault("longestAnswer")),
-            "loss": ReaderLoss(by_row=self.isDefined("weightCol")),
+            "loss": ReaderLoss(by_row=self._reduction == "none"),
         }  # fmt: skip
 
     def _with_spans(self, df: DataFrame) -> DataFrame:
         """With the place of each answer. Raises DataError if one is not there."""
         names = [self.getOrDefault("labelCol"), self.getOrDefault("contextCol")]
-        start_col = self.getOrDefault("startCol") if self.isDefined("startCol") else None
+        start_col = self.getOrDefault("startCol")
         for name in [*names, *([start_col] if start_col else [])]:
             if name not in df.columns:
                 raise ColumnNotFoundError(name, df.columns)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from sparkdl.decode.boxes import BoxDecoder
+from sparkdl.errors import InvalidParamError
 from sparkdl.interop.common import needed
 from sparkdl.params import _param, number, one_of, text, whole, with_accessors
 from sparkdl.preprocess.boxes import Boxes
@@ -53,6 +54,12 @@ class ObjectDetector(ReadyEstimator):
     }  # fmt: skip
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
+        if self.isDefined("weightCol"):
+            raise InvalidParamError(
+                "ObjectDetector takes no 'weightCol': its loss is over the places of a batch, not over rows; leave it out",
+                param="weightCol",
+                value=self.getOrDefault("weightCol"),
+            )
         needed("torchvision", "detection")
         from sparkdl.ready.detector import DetectionLoss, Detector, backbone
 

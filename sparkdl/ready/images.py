@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
-from pyspark.ml.param import TypeConverters
 
 from sparkdl.decode.labels import LabelDecoder
-from sparkdl.errors import DataError
-from sparkdl.params import _param, flag, one_of, refuse, text, whole, with_accessors
+from sparkdl.params import Converter, _param, flag, one_of, refuse, text, whole, with_accessors
 from sparkdl.preprocess import augment
 from sparkdl.preprocess.images import RESIZE, Image
 from sparkdl.preprocess.labels import Labels
 from sparkdl.preprocess.learn import learn
 from sparkdl.ready import backbones
-from sparkdl.ready.base import ReadyEstimator
+from sparkdl.ready.base import ReadyEstimator, classes_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,6 +28,20 @@ def _channels(value: Any) -> int:
     if isinstance(value, bool) or value not in (1, 3):
         raise refuse("channels", "3, or 1 for gray", value)
     return int(value)
+
+
+def _numbers(name: str) -> Converter:
+    """A list of numbers."""
+
+    def convert(value: Any) -> list[float]:
+        good = isinstance(value, (list, tuple)) and all(
+            isinstance(one, Real) and not isinstance(one, bool) for one in value
+        )
+        if not good:
+            raise refuse(name, "a list of numbers, one a channel", value)
+        return [float(one) for one in value]
+
+    return convert
 
 
 @with_accessors
@@ -57,25 +70,21 @@ class ImageClassifier(ReadyEstimator):
     weights = _param("weights", "URI of the backbone's state_dict", text("weights"))
     freeze = _param("freeze", "train the head alone", flag("freeze"))
     augment = _param("augment", "torchvision's transforms of the images in training", augment.checked)
-    mean = _param("mean", "of each channel", TypeConverters.toListFloat)
-    std = _param("std", "deviation of each channel", TypeConverters.toListFloat)
+    mean = _param("mean", "of each channel", _numbers("mean"))
+    std = _param("std", "deviation of each channel", _numbers("std"))
 
     own_defaults: ClassVar[Mapping[str, Any]] = {
-        "imageCol": "image", "height": 64, "width": 64, "channels": 3, "resize": "stretch", "freeze": False, "augment": [],
-        "task": "multiclass", "batchSize": 32,
+        "imageCol": "image", "height": 64, "width": 64, "channels": 3, "resize": "stretch", "backbone": None, "weights": None,
+        "freeze": False, "augment": [], "mean": None, "std": None, "task": "multiclass", "batchSize": 32,
     }  # fmt: skip
+    heeds: ClassVar[frozenset[str]] = frozenset({"frozen"})
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         image, label = self.getOrDefault("imageCol"), self.getOrDefault("labelCol")
         shown = Image(**{name: self.getOrDefault(name) for name in ("height", "width", "channels", "resize")})
         classes = learn(df, {image: shown, label: Labels()})[label]
         assert isinstance(classes, Labels)
-        labels = classes.values
-        if len(labels) < 2:
-            raise DataError(
-                f"column {label!r} holds one label only, {labels[0]!r}; there are no classes to tell apart",
-                column=label, row=None, file=None, expected="two labels or more", got=labels,
-            )  # fmt: skip
+        labels = classes_of(classes, label)
         network, below = self._network(shown.shape, len(labels))
         return df, {
             "model": network,
@@ -87,22 +96,20 @@ class ImageClassifier(ReadyEstimator):
 
     def _network(self, shape: tuple[int, ...], classes: int) -> tuple[backbones.ImageNetwork, list[str]]:
         """The network, and the names in it that are frozen."""
-        name = "small" if max(shape[1:]) <= _SMALL else "resnet18"
-        name = self.getOrDefault("backbone") if self.isDefined("backbone") else name
+        name = self.getOrDefault("backbone") or ("small" if max(shape[1:]) <= _SMALL else "resnet18")
         changes = augment.Augment(self.getOrDefault("augment"), shape)
         mean, std = (self._of_channels(param, shape[0]) for param in ("mean", "std"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.getOrDefault("seed"))
-            weights = self.getOrDefault("weights") if self.isDefined("weights") else None
-            backbone, head = backbones.backbone(name, shape, classes, weights)
+            backbone, head = backbones.backbone(name, shape, classes, self.getOrDefault("weights"))
         below = backbones.below_head(backbone, head) if self.getOrDefault("freeze") else []
         return backbones.ImageNetwork(backbone, changes, mean, std), [f"backbone.{pattern}" for pattern in below]
 
     def _of_channels(self, name: str, channels: int) -> list[float]:
-        if not self.isDefined(name):
+        given: list[float] | None = self.getOrDefault(name)
+        if given is None:
             default = _IMAGENET[name == "std"]
             return list(default) if channels == 3 else [sum(default) / 3]
-        given: list[float] = self.getOrDefault(name)
         if len(given) != channels or (name == "std" and min(given) <= 0):
             raise refuse(name, f"a list of {channels} numbers{' above 0' if name == 'std' else ''}", given)
         return given

@@ -60,7 +60,12 @@ class KerasEstimator(ReadyEstimator):
     metrics = _param("metrics", "names or objects of Keras' metrics, or of torchmetrics'", metrics_like)
     lossWeights = _param("lossWeights", "the loss's factor", anything)
 
-    own_defaults: ClassVar[Mapping[str, Any]] = {"loss": None, "optimizer": None, "metrics": [], "lossWeights": None}
+    own_defaults: ClassVar[Mapping[str, Any]] = {
+        "model": None, "layers": None, "loss": None, "optimizer": None, "metrics": [], "lossWeights": None,
+    }  # fmt: skip
+    heeds: ClassVar[frozenset[str]] = frozenset(
+        {"model", "loss", "optimizer", "metrics", "task", "inputCols", "featuresCol"}
+    )
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         given, model = self._models()
@@ -74,7 +79,7 @@ class KerasEstimator(ReadyEstimator):
         activation = _activation(model, loss, task)
         return df, {
             "model": module(model, activation),
-            "loss": replace(loss, activation=activation, rows=self.isSet("weightCol")),
+            "loss": replace(loss, activation=activation, rows=self._reduction == "none"),
             "optimizer": self._optimizer(given),
             "metrics": compiled.metrics_of(self.getOrDefault("metrics") or _metrics(told)),
             "task": task,
@@ -84,7 +89,7 @@ class KerasEstimator(ReadyEstimator):
     def _models(self) -> tuple[Any, Any]:
         """The model as it was given, and one of this fit's own."""
         keras = on_torch()
-        model = self.getOrDefault("model") if self.isDefined("model") else None
+        model = self.getOrDefault("model")
         if self.isSet("layers"):
             self._refuse_set("'layers' tells the model", "model")
             model = partial(_sequential, self.getOrDefault("layers"))

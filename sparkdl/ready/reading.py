@@ -16,6 +16,11 @@ EMPTY = 1e-6
 SHARPNESS = 10.0  # so that the weights of tokens are learnt as fast as their vectors
 
 
+def heads_of(width: int) -> int:
+    """Of a Transformer so wide, which must be a multiple of them: each has 32 numbers or somewhat more."""
+    return max(1, width // 32)
+
+
 class Attention(nn.Module):
     """A Transformer's block, normalised before each part (Xiong et al. 2020)."""
 
@@ -189,7 +194,7 @@ class Classifier(nn.Module):
             self.gru = nn.GRU(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         if encoder == "transformer":
             self.position = nn.Parameter(torch.randn(length, width) * 0.02)
-            self.blocks = nn.ModuleList(Attention(width, max(1, width // 32), dropout) for _ in range(layers))
+            self.blocks = nn.ModuleList(Attention(width, heads_of(width), dropout) for _ in range(layers))
         self.drop = nn.Dropout(dropout)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, classes))
 

@@ -75,6 +75,8 @@ class Recommender(ReadyEstimator):
         "optimizerParams": {"weight_decay": 0.5}, "learningRate": 0.01, "batchSize": 512, "epochs": 10,
     }  # fmt: skip
 
+    heeds: ClassVar[frozenset[str]] = frozenset({"labelCol"})
+
     def getLabelCol(self) -> str:
         """What ``evaluate`` compares with: see ``labelCol``."""
         if self.isSet("labelCol"):
@@ -100,7 +102,7 @@ class Recommender(ReadyEstimator):
             model = partial(_pairs, {**towers, "level": _mean(df, rating)})
             return df, {**designed, "model": model, "labelCol": rating, "task": "regression"}
         known[_ITEM] = known[item]
-        loss = partial(in_batch_softmax, reduction="none") if self.isDefined("weightCol") else in_batch_softmax
+        loss = partial(in_batch_softmax, reduction=self._reduction)
         model = partial(_vectors, towers, shares)
         return df.withColumn(_ITEM, sf.col(quoted(item))), {**designed, "model": model, "labelCol": _ITEM, "loss": loss}
 
@@ -119,7 +121,7 @@ class Recommender(ReadyEstimator):
         ids = [(own, *of_features) for own, of_features in enumerate([[0] * len(names), *numbers])]
         return [row[1] / total for row in ordered], ids
 
-    def _served(self, trained: TorchModel, designed: Mapping[str, Any]) -> TorchModel:
+    def _served(self, trained: TorchModel, designed: Mapping[str, Any], df: DataFrame) -> TorchModel:
         pairs = self.getOrDefault("pairs")
         if pairs and self.getOrDefault("ratingCol"):
             return trained

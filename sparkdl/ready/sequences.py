@@ -85,6 +85,7 @@ class AnomalyDetector(_OverSeries):
     cell: ``dense``, or ``lstm``, ``gru``. hiddenSize, layers (of a recurrent one): of the autoencoder. bottleneck: numbers that a
     series is told in. quantile: the share of the training rows that are below the threshold. missing: ``refuse``, or ``mean``.
     labelCol: of a table to evaluate on, 1 for an anomaly, 0 for none; ``fit`` does not look at it.
+    The rows of ``validationIndicatorCol`` have no say in the threshold; those of ``validationFraction`` have.
 
     Scoring adds ``prediction``, 1.0 for an anomaly, and ``score``, the mean negative log likelihood of a step's number, in nats.
     ``evaluate`` gives auroc, auprc of the score. The threshold is in ``model.signature.decoder.threshold``.
@@ -97,6 +98,7 @@ class AnomalyDetector(_OverSeries):
         "seriesCol": "series", "cell": "dense", "hiddenSize": 64, "layers": 1, "missing": "refuse",
         "bottleneck": 8, "quantile": 0.995, "epochs": 30, "batchSize": 64, "learningRate": 2e-3,
     }  # fmt: skip
+    heeds: ClassVar[frozenset[str]] = frozenset({"labelCol"})
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         series = self.getOrDefault("seriesCol")
@@ -107,7 +109,7 @@ class AnomalyDetector(_OverSeries):
             "labelCol": _ZERO,  # nobody looks at it: the model returns its own loss
             "preprocess": found,
             "decoder": AnomalyDecoder(threshold=0.0),  # until there are scores
-            "loss": itself if self.isSet("weightCol") else mean,
+            "loss": itself if self._reduction == "none" else mean,
         }
 
     def _network(self, length: int, features: int) -> nn.Module:
@@ -116,10 +118,11 @@ class AnomalyDetector(_OverSeries):
             return Surprise(DenseCoder(length, features, hidden, inner), features)
         return Surprise(RecurrentCoder(length, features, cell, hidden, layers, inner), features)
 
-    def _fit(self, dataset: Any) -> TorchModel:
-        model = super()._fit(dataset)
-        scores = model.transform(dataset.select(quoted(self.getOrDefault("seriesCol"))))
+    def _served(self, trained: TorchModel, designed: Mapping[str, Any], df: DataFrame) -> TorchModel:
+        if self.isDefined("validationIndicatorCol"):
+            df = df.where(f"NOT {quoted(self.getOrDefault('validationIndicatorCol'))}")
+        scores = trained.transform(df.select(quoted(self.getOrDefault("seriesCol"))))
         (threshold,) = scores.approxQuantile("score", [self.getOrDefault("quantile")], 1e-4)
-        signature = replace(model.signature, decoder=AnomalyDecoder(threshold=threshold))
-        model.bundle = replace(model.bundle, signature=signature)
-        return model
+        signature = replace(trained.signature, decoder=AnomalyDecoder(threshold=threshold))
+        trained.bundle = replace(trained.bundle, signature=signature)
+        return trained

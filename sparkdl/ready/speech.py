@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyspark.ml.param import TypeConverters
-
 from sparkdl.decode.ctc import CtcDecoder
-from sparkdl.params import _param, flag, number, one_of, refuse, whole, with_accessors
+from sparkdl.params import _param, flag, number, one_of, refuse, text, whole, with_accessors
 from sparkdl.preprocess.audio import Audio
 from sparkdl.preprocess.characters import Characters
 from sparkdl.preprocess.learn import learn
@@ -40,7 +38,7 @@ class SpeechRecognizer(ReadyEstimator):
     rate = _param("rate", "samples a second that the model hears", whole("rate", 4_000))
     seconds = _param("seconds", "of the longest recording", number("seconds", 0.1))
     longer = _param("longer", "recordings that are longer: 'cut' or 'error'", one_of("longer", ("cut", "error")))
-    alphabet = _param("alphabet", "characters to write; '': those of the training rows", TypeConverters.toString)
+    alphabet = _param("alphabet", "characters to write; by default those of the training rows", text("alphabet"))
     textLength = _param("textLength", "characters of the longest transcript", whole("textLength", 1))
     encoder = _param("encoder", "'gru' or 'transformer'", one_of("encoder", ENCODERS))
     mels = _param("mels", "bands of the spectrum", whole("mels", 1))
@@ -51,21 +49,23 @@ class SpeechRecognizer(ReadyEstimator):
     confidence = _param("confidence", "add the probability of the text", flag("confidence"))
 
     own_defaults: ClassVar[Mapping[str, Any]] = {
-        "featuresCol": "audio", "labelCol": "transcript", "rate": 16_000, "seconds": 10.0, "longer": "cut", "alphabet": "",
+        "featuresCol": "audio", "labelCol": "transcript", "rate": 16_000, "seconds": 10.0, "longer": "cut", "alphabet": None,
         "textLength": 200, "encoder": "gru", "mels": 40, "hidden": 128, "layers": 2, "augment": True, "beam": 1,
         "confidence": False, "batchSize": 16, "learningRate": 3e-3, "clipNorm": 1.0, "epochs": 20,
     }  # fmt: skip
 
+    heeds: ClassVar[frozenset[str]] = frozenset({"featuresCol"})
+
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         own = {name: self.getOrDefault(name) for name in self.own_defaults}
-        audio, text = own["featuresCol"], own["labelCol"]
+        audio, label = own["featuresCol"], own["labelCol"]
         if own["hidden"] % 4:  # two directions, or four heads
             raise refuse("hidden", "a multiple of 4", own["hidden"])
         preprocess = learn(df, {
             audio: Audio(rate=own["rate"], seconds=own["seconds"], longer=own["longer"]),
-            text: Characters(alphabet=own["alphabet"], length=own["textLength"]),
+            label: Characters(alphabet=own["alphabet"] or "", length=own["textLength"]),
         })  # fmt: skip
-        characters = preprocess[text]
+        characters = preprocess[label]
         assert isinstance(characters, Characters)
         alphabet = characters.alphabet
         size = {name: own[name] for name in ("encoder", "mels", "hidden", "layers", "augment")}
@@ -74,5 +74,5 @@ class SpeechRecognizer(ReadyEstimator):
             "preprocess": preprocess,
             "inputCols": [audio],
             "decoder": CtcDecoder(alphabet=alphabet, beam=own["beam"], confidence=own["confidence"]),
-            "loss": partial(ctc_loss, reduction="none") if self.isDefined("weightCol") else ctc_loss,
+            "loss": partial(ctc_loss, reduction=self._reduction),
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from sparkdl.decode.labels import LabelDecoder
-from sparkdl.errors import InvalidParamError
+from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError
 from sparkdl.params import Converter, _param, mapping, number, one_of, refuse, texts, with_accessors
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.categories import Categories
@@ -18,7 +18,7 @@ from sparkdl.preprocess.hashed import Hashed
 from sparkdl.preprocess.labels import Labels
 from sparkdl.preprocess.learn import learn
 from sparkdl.preprocess.numbers import Numbers
-from sparkdl.ready.base import ReadyEstimator
+from sparkdl.ready.base import ReadyEstimator, classes_of
 from sparkdl.ready.table_net import TableNet
 from sparkdl.signature import quoted
 
@@ -71,20 +71,36 @@ class _Tabular(ReadyEstimator):
         "numericCols": [], "categoricalCols": [], "hashedCols": [], "dateCols": [], "numbers": {}, "categories": {},
         "hashed": {}, "dates": {}, "hiddenSizes": [128, 64], "dropout": 0.1, "epochs": 10,
     }  # fmt: skip
+    heeds: ClassVar[frozenset[str]] = frozenset({"inputCols", "weightCol"})
 
     def _columns(self, df: DataFrame) -> dict[str, list[str]]:
-        """Those of each role. Raises InvalidParamError for one with two roles, or none with any."""
+        """Those of each role. Raises InvalidParamError for one with two roles, for none with any, and for label, weight and
+        validation among them; of ``inputCols``, ColumnNotFoundError, and SignatureError for a type that has no role."""
+        params = (self.labelCol, self.weightCol, self.validationIndicatorCol)
+        own = {self.getOrDefault(param): param.name for param in params if self.isDefined(param)}
         told: dict[str, list[str]] = {role: self.getOrDefault(role) for role in _ROLES}
         if not any(told.values()):
-            own = {
-                self.getOrDefault(p)
-                for p in (self.labelCol, self.weightCol, self.validationIndicatorCol)
-                if self.isDefined(p)
-            }
-            among = self.getInputCols() if self.isSet("inputCols") else [name for name in df.columns if name not in own]
             types = {field.name: field.dataType.typeName() for field in df.schema.fields}
-            told = {role: [name for name in among if _ROLE_OF.get(types.get(name, "")) == role] for role in _ROLES}
+            if self.isSet("inputCols"):
+                among = self.getInputCols()
+                _check_types(among, types)
+            else:
+                among = [name for name in df.columns if name not in own]
+            told = {role: [name for name in among if _ROLE_OF.get(types[name]) == role] for role in _ROLES}
+        elif self.isSet("inputCols"):
+            raise InvalidParamError(
+                f"'inputCols' does not go with columns that are named in {list(_ROLES)}; leave one of them out",
+                param="inputCols",
+                value=self.getInputCols(),
+            )
         named = [name for columns in told.values() for name in columns]
+        for name in named:
+            if name in own:
+                raise InvalidParamError(
+                    f"column {name!r} is the {own[name]!r}, and cannot be learnt from too; leave one of them out",
+                    param=own[name],
+                    value=name,
+                )
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
             raise InvalidParamError(
@@ -122,6 +138,20 @@ class _Tabular(ReadyEstimator):
         return known, {"model": model, "inputCols": names, "preprocess": {key: known[key] for key in asked}}
 
 
+def _check_types(names: list[str], types: Mapping[str, str]) -> None:
+    """Raise ColumnNotFoundError, and SignatureError for a type that has no role."""
+    for name in names:
+        if name not in types:
+            raise ColumnNotFoundError(name, types)
+        if types[name] not in _ROLE_OF:
+            raise SignatureError(
+                f"column {name!r} is {types[name]}; a column to learn from is of {list(_ROLE_OF)}",
+                column=name,
+                expected=list(_ROLE_OF),
+                got=types[name],
+            )
+
+
 def _ids(one: Preprocessor) -> tuple[int, ...]:
     return one.sizes if isinstance(one, Categories) else (one.buckets,) if isinstance(one, Hashed) else ()
 
@@ -148,19 +178,13 @@ class TabularClassifier(_Tabular):
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         label = self.getLabelCol()
         known, designed = self._learnt(df, Labels())
-        values = known[label].values
-        if len(values) < 2:
-            raise InvalidParamError(
-                f"'labelCol' {label!r} holds one class only, {values[0]!r}; there is nothing to tell apart",
-                param="labelCol",
-                value=label,
-            )
+        values = classes_of(known[label], label)
         designed["model"] = partial(designed["model"], outputs=1 if len(values) == 2 else len(values))
         designed["preprocess"][label] = known[label]
         designed["task"] = "binary" if len(values) == 2 else "multiclass"
         designed["decoder"] = LabelDecoder(values=values)
         if self.getOrDefault("classWeight") is not None:
-            weight = self.getOrDefault("weightCol") if self.isSet("weightCol") else None
+            weight = self.getOrDefault("weightCol") if self.isDefined("weightCol") else None
             return _balanced(df, label, weight), {**designed, "weightCol": _WEIGHT}
         return df, designed
 
@@ -189,8 +213,7 @@ class TabularRegressor(_Tabular):
         known, designed = self._learnt(df, Numbers(impute="constant"))
         (mean,), (scale,) = known[self.getLabelCol()].shifts, known[self.getLabelCol()].scales
         designed["model"] = partial(designed["model"], outputs=1, mean=mean, scale=scale)
-        reduction = "none" if self.isSet("weightCol") else "mean"
-        own = None if self.isSet("loss") else partial(_squared_error, scale=scale, reduction=reduction)
+        own = None if self.isSet("loss") else partial(_squared_error, scale=scale, reduction=self._reduction)
         return df, {**designed, "task": "regression", "loss": own}
 
 

@@ -12,12 +12,12 @@ from torch import nn
 from sparkdl.decode.labels import LabelDecoder
 from sparkdl.errors import InvalidParamError
 from sparkdl.interop.huggingface import backbone
-from sparkdl.params import _param, number, one_of, text, whole, with_accessors
+from sparkdl.params import _param, number, one_of, refuse, text, whole, with_accessors
 from sparkdl.preprocess.labels import Labels
 from sparkdl.preprocess.learn import learn
 from sparkdl.preprocess.text import Text
-from sparkdl.ready.base import ReadyEstimator
-from sparkdl.ready.reading import Classifier, FineTuned
+from sparkdl.ready.base import ReadyEstimator, classes_of
+from sparkdl.ready.reading import Classifier, FineTuned, heads_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -49,35 +49,32 @@ class TextClassifier(ReadyEstimator):
     dropout = _param("dropout", "share left out in training", number("dropout", 0.0, 1.0))
     pretrained = _param("pretrained", "local folder of a Hugging Face encoder", text("pretrained"))
     own_defaults: ClassVar[Mapping[str, Any]] = {
-        "textCol": "text", "encoder": "mean", "length": 128, "vocabularySize": 8000, "width": 64,
-        "layers": 2, "dropout": 0.1, "learningRate": 3e-3, "batchSize": 64, "epochs": 10,
+        "textCol": "text", "encoder": "mean", "length": 128, "vocabularySize": 8000, "tokenizer": None, "width": 64,
+        "layers": 2, "dropout": 0.1, "pretrained": None, "learningRate": 3e-3, "batchSize": 64, "epochs": 10,
     }  # fmt: skip
 
     def _design(self, df: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         name, label = self.getOrDefault("textCol"), self.getLabelCol()
-        folder = self.getOrDefault("pretrained") if self.isDefined("pretrained") else ""
-        tokenizer = str(Path(folder) / "tokenizer.json") if folder else ""
+        folder = self.getOrDefault("pretrained")
+        sizes = {one: self.getOrDefault(one) for one in ("length", "encoder", "width", "layers", "dropout")}
+        heads = heads_of(sizes["width"])
+        if not folder and sizes["encoder"] == "transformer" and sizes["width"] % heads:
+            raise refuse("width", f"a multiple of {heads}, the Transformer's heads", sizes["width"])
         words = Text(
-            tokenizer=self.getOrDefault("tokenizer") if self.isDefined("tokenizer") else tokenizer,
+            tokenizer=self.getOrDefault("tokenizer") or (str(Path(folder) / "tokenizer.json") if folder else ""),
             length=self.getOrDefault("length"),
             vocabulary=self.getOrDefault("vocabularySize"),
         )
         known: dict[str, Any] = learn(df, {name: words, label: Labels()})
-        classes = len(known[label].values)
-        if classes < 2:
-            raise InvalidParamError(
-                f"'labelCol' {label!r} holds one class only, {known[label].values[0]!r}; there is nothing to tell apart",
-                param="labelCol",
-                value=label,
-            )
+        labels = classes_of(known[label], label)
+        classes = len(labels)
         if folder:
             model: Any = partial(_pretrained, folder, known[name].tokens, classes, self.getOrDefault("dropout"))
         else:
-            sizes = {one: self.getOrDefault(one) for one in ("length", "encoder", "width", "layers", "dropout")}
             model = partial(Classifier, tokens=known[name].tokens, classes=classes, **sizes)
         return df, {
             "model": model, "inputCols": [name], "preprocess": known, "task": "multiclass",
-            "decoder": LabelDecoder(values=known[label].values),
+            "decoder": LabelDecoder(values=labels),
         }  # fmt: skip
 
 

@@ -37,14 +37,15 @@ class Tower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """A score is ``user's vector · item's vector + item's bias``.
+    """A score is ``user's vector · item's vector + item's bias + level``.
 
     users: how many ids each of the users' columns has. items: the ids of each item, its own and those of its features; item
-    0 is none. dimension: D. anybody: the share of the rows in training whose user is not told. level: of scores, before
-    training.
+    0 is none. dimension: D. anybody: the share of the rows in training whose user is not told. level: of scores of which
+    nothing is known; it is not trained, so that weight decay draws scores to it.
     """
 
     ids: Tensor
+    level: Tensor
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class TwoTower(nn.Module):
         self.user = Tower(users, dimension)
         self.item = Tower((self.ids.amax(dim=0) + 1).tolist(), dimension)
         self.bias = nn.Embedding(len(items), 1)
-        nn.init.constant_(self.bias.weight, level)
+        nn.init.zeros_(self.bias.weight)
+        self.register_buffer("level", torch.tensor(level))
         self.anybody = anybody
 
     def of_users(self, user: Tensor) -> Tensor:
@@ -71,8 +73,8 @@ class TwoTower(nn.Module):
         return vectors
 
     def of_items(self, item: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B,)`` numbers as ``(B, D)`` vectors and ``(B,)`` biases."""
-        return self.item(self.ids[item]), self.bias(item).squeeze(-1)
+        """``(B,)`` numbers as ``(B, D)`` vectors and ``(B,)`` biases, with the level in them."""
+        return self.item(self.ids[item]), self.bias(item).squeeze(-1) + self.level
 
 
 class Vectors(nn.Module):

@@ -78,6 +78,11 @@ def test_a_box_outside_of_the_image_is_told(spark, pictures):
         ObjectDetector(height=32, width=32, numProc=1, verbose=False).fit(bad)
 
 
+def test_weights_are_refused(pictures):
+    with pytest.raises(InvalidParamError, match="ObjectDetector takes no 'weightCol'"):
+        ObjectDetector(height=32, width=32, weightCol="id").fit(pictures)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

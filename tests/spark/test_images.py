@@ -10,6 +10,7 @@ from pyspark.sql import Row
 from torch import nn
 
 from sparkdl import Bundle, ImageClassifier, Signature, TorchModel
+from sparkdl.decode.labels import LabelDecoder
 from sparkdl.errors import ColumnNotFoundError, DataError, InvalidParamError, SignatureError
 from sparkdl.evaluate import evaluate
 from sparkdl.preprocess import Image
@@ -134,9 +135,11 @@ def test_training_of_the_head_alone_on_sparks_image_rows(spark, tmp_path):
         ({"backbone": "resnet81"}, InvalidParamError, "did you mean 'resnet18'"),
         ({"mean": [0.5]}, InvalidParamError, "'mean' must be a list of 3 numbers"),
         ({"std": [0.5, 0.0, 0.5]}, InvalidParamError, "'std' must be a list of 3 numbers above 0"),
+        ({"mean": "gray"}, InvalidParamError, "'mean' must be a list of numbers"),
+        ({"decoder": LabelDecoder(values=("a", "b"))}, InvalidParamError, "ImageClassifier sets 'decoder' itself"),
         ({"imageCol": "picture"}, ColumnNotFoundError, "picture"),
         ({"imageCol": "id"}, SignatureError, "column 'id' is long; Image takes binary or string or struct"),
-        ({"labelCol": "same"}, DataError, "column 'same' holds one label only, 1"),
+        ({"labelCol": "same"}, DataError, "column 'same' holds one class only, 1"),
     ],
 )
 def test_what_is_refused_before_anything_is_trained(photos, params, error, message):

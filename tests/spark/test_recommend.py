@@ -153,12 +153,16 @@ def test_pairs_are_scored_and_a_strange_item_is_a_bad_row(taken, spark):
         evaluate(pairs, taken, "item")
 
 
-def test_ratings_are_predicted(taken):
+def test_ratings_are_predicted(taken, spark):
     estimator = recommender(ratingCol="stars", pairs=True, epochs=30, userFeatures=["age"])
     assert estimator.getLabelCol() == "stars"
     model = estimator.fit(taken)
     assert model.signature.columns == ("user", "age", "item")
     assert evaluate(model, taken, "stars").figures["rmse"] < 0.5
+    stranger = spark.createDataFrame([("who?", -1, item) for item in ITEMS], "user string, age long, item string")
+    (rating,) = model.transform(stranger).selectExpr("avg(prediction)").first()
+    (mean,) = taken.selectExpr("avg(stars)").first()
+    assert rating == pytest.approx(mean, abs=1.0)
 
 
 @pytest.mark.parametrize(

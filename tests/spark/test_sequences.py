@@ -5,7 +5,7 @@ import pytest
 import torch
 from pyspark.sql import functions as sf
 
-from sparkdl import AnomalyDetector, SequenceForecaster, TorchModel
+from sparkdl import AnomalyDetector, Logger, SequenceForecaster, TorchModel
 from sparkdl.errors import DataError, EmptyDatasetError, InvalidParamError, SignatureError
 from sparkdl.evaluate import evaluate
 from sparkdl.ready.recurrent import Forecaster
@@ -104,6 +104,27 @@ def test_anomalies_stand_out(detector, waves):
 def test_the_threshold_is_the_quantile_of_the_training_rows(detector, waves):
     above = detector.transform(waves.where("broken = 0")).where("prediction = 1").count()
     assert above == int(270 * 0.01)
+
+
+class Kept(Logger):
+    def on_fit_start(self, settings):
+        self.settings = settings
+
+    def on_fit_end(self, model, error):
+        self.threshold = model.signature.decoder.threshold
+
+
+def test_the_threshold_is_of_rows_that_are_trained_on_and_told_to_loggers(waves):
+    logger = Kept()
+    estimator = AnomalyDetector(
+        hiddenSize=8, bottleneck=2, epochs=2, quantile=0.9, validationIndicatorCol="held", callbacks=[logger], **FAST
+    )
+    rows = waves.withColumn("held", sf.col("broken") == 1)
+    model = estimator.fit(rows)
+    (expected,) = model.transform(rows.where("NOT held")).approxQuantile("score", [0.9], 1e-4)
+    assert model.signature.decoder.threshold == expected
+    assert logger.threshold == expected
+    assert {"application": "AnomalyDetector", "quantile": 0.9, "bottleneck": 2}.items() <= logger.settings.items()
 
 
 def test_bad_rows(detector, spark):

@@ -123,6 +123,7 @@ def test_an_alphabet_is_learnt_of_any_script(spark):
         ({"longer": "wrap"}, InvalidParamError, "'longer' must be one of"),
         ({"encoder": "gruu"}, InvalidParamError, "'encoder' must be one of.*did you mean 'gru'"),
         ({"hidden": 30}, InvalidParamError, "'hidden' must be a multiple of 4"),
+        ({"alphabet": ["a"]}, InvalidParamError, "'alphabet' must be a text"),
         ({"alphabet": "aa"}, InvalidParamError, "'a' is there twice"),
         ({"alphabet": "xyz"}, DataError, "expected characters of 'xyz', got"),
         ({"textLength": 2}, DataError, "at most 2 characters"),

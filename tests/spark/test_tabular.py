@@ -138,7 +138,7 @@ def test_the_columns_are_found_by_their_types(payments):
         "hashedCols": [],
         "dateCols": ["at"],
     }
-    assert estimator.copy({estimator.inputCols: ["at", "id"]})._columns(payments)["numericCols"] == ["id"]
+    assert estimator.copy({estimator.inputCols: ["at", "amount"]})._columns(payments)["numericCols"] == ["amount"]
 
 
 def test_a_number_is_told_in_its_units(payments):
@@ -156,6 +156,19 @@ def test_a_number_is_told_in_its_units(payments):
     figures = evaluate(model, rows, "fee").figures
     assert figures["r2"] > 0.99, figures
     assert model.history[0]["loss"] < 3.0  # in deviations of the label, which is in the thousands
+
+
+def test_a_loss_that_was_set_is_the_one(payments):
+    rows = payments.where("amount IS NOT NULL")
+    estimator = TabularRegressor(
+        labelCol="fee", numericCols=["amount"], loss="l1_loss", learningRate=1e-9, epochs=1, **QUIET
+    )
+    told = estimator.fit(rows).bundle.training
+    (mean, deviation) = rows.selectExpr("avg(fee)", "stddev_pop(fee)").first()
+    (off,) = rows.selectExpr(f"avg(abs(fee - {mean}))").first()
+    assert told["history"][0]["loss"] == pytest.approx(off, abs=deviation)  # in the label's units
+    settings = {"application": "TabularRegressor", "loss": "l1_loss", "numericCols": ["amount"], "dropout": 0.1}
+    assert settings.items() <= told["settings"].items()
 
 
 def test_all_is_learnt_in_one_pass(payments, spark):
@@ -194,9 +207,20 @@ def test_all_is_learnt_in_one_pass(payments, spark):
         ({"numericCols": ["country"]}, SignatureError, "column 'country' is string; Numbers takes long"),
         ({"categoricalCols": ["at"]}, SignatureError, "column 'at' is timestamp; Categories takes string"),
         ({"numericCols": ["amount"], "hashedCols": ["amount"]}, InvalidParamError, "'amount' is named twice"),
-        ({"inputCols": ["bytes"]}, InvalidParamError, "no column of numbers, texts, booleans or dates"),
+        ({"inputCols": ["amount", "bytes"]}, SignatureError, "column 'bytes' is binary; a column to learn from is of"),
+        ({"inputCols": ["amount", "countri"]}, ColumnNotFoundError, "did you mean 'country'"),
+        ({"inputCols": ["amount"], "numericCols": ["fee"]}, InvalidParamError, "'inputCols' does not go with"),
+        ({"inputCols": ["amount", "kind"]}, InvalidParamError, "column 'kind' is the 'labelCol'"),
+        ({"numericCols": ["fee", "id"], "weightCol": "id"}, InvalidParamError, "column 'id' is the 'weightCol'"),
+        (
+            {"categoricalCols": ["weekend"], "validationIndicatorCol": "weekend"},
+            InvalidParamError,
+            "is the 'validation",
+        ),
+        ({"task": "regression", "numericCols": ["fee"]}, InvalidParamError, "TabularClassifier sets 'task' itself"),
+        ({"featuresCol": "fee", "numericCols": ["fee"]}, InvalidParamError, "sets 'featuresCol' itself"),
         ({"numericCols": ["nothing"]}, DataError, "column 'nothing' holds no number to learn from"),
-        ({"labelCol": "same", "numericCols": ["fee"]}, InvalidParamError, "'same' holds one class only, 1"),
+        ({"labelCol": "same", "numericCols": ["fee"]}, DataError, "'same' holds one class only, 1"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused(payments, params, error, message):

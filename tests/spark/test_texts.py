@@ -130,7 +130,7 @@ def test_texts_are_classified(questions, tmp_path, spark):
         QuestionAnswering.over(model, questions.select("context"))
     model.save(str(tmp_path / "model"))
     model = TorchModel.load(str(tmp_path / "model"))
-    assert evaluate(model, questions, "kind").figures["accuracy"] == 1.0
+    assert evaluate(model, questions, "kind").figures["accuracy"] >= 0.95
     bad = spark.createDataFrame([("When does Lyon start?",), ("",)], "question string")
     kept = model.copy({model.handleInvalid: "keep", model.errorCol: "why"}).transform(bad).collect()
     assert [row.prediction for row in kept] == ["when", None]
@@ -138,8 +138,13 @@ def test_texts_are_classified(questions, tmp_path, spark):
 
 
 def test_one_class_is_none(questions):
-    with pytest.raises(InvalidParamError, match="'kind' holds one class only, 'who'"):
+    with pytest.raises(DataError, match="'kind' holds one class only, 'who'"):
         TextClassifier(textCol="question", labelCol="kind", numProc=2).fit(questions.where("kind = 'who'"))
+
+
+def test_a_width_that_is_no_multiple_of_the_heads_is_refused(questions):
+    with pytest.raises(InvalidParamError, match=r"'width' must be a multiple of 3, the Transformer's heads .got 100"):
+        TextClassifier(textCol="question", labelCol="kind", encoder="transformer", width=100).fit(questions)
 
 
 def test_a_tokenizer_is_trained_on_rows_that_are_not_null(spark):

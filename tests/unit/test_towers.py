@@ -40,6 +40,20 @@ def test_what_is_not_known_adds_nothing(towers):
     assert torch.allclose(both, table[1] + table[4 + 2])
 
 
+def test_weight_decay_draws_scores_to_the_level():
+    torch.manual_seed(0)
+    pairs = Pairs(TwoTower([4, 3], IDS, 8, level=3.5))
+    optimizer = torch.optim.AdamW(pairs.parameters(), lr=0.1, weight_decay=1.0)
+    user, item = torch.tensor([[1, 1], [2, 2]]), torch.tensor([0, 1])
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(pairs(user, item), torch.tensor([3.0, 4.0])).backward()
+        optimizer.step()
+    assert pairs(torch.tensor([[0, 0]]), torch.tensor([3])).item() == pytest.approx(3.5, abs=0.01)
+    top = TopItems(pairs.towers, 2)(torch.tensor([[0, 0]]))
+    assert top["scores"][0].tolist() == pytest.approx([3.5, 3.5], abs=0.5)
+
+
 def test_a_pairs_score(towers):
     user = torch.tensor([[1, 2], [3, 0]])
     vectors, biases = towers.of_items(torch.tensor([1, 4]))
