@@ -13,7 +13,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import run as examples  # noqa: E402
 
-WORSE_BY = 0.1  # of a figure from 0 to 1, at most, than the script's: two ranks take half as many steps, on little data
+WORSE_BY = {"speech-recognition": 0.25}  # than the script's: of 60 words after 16 epochs of half as many updates
+WORSE_MOST = 0.08  # of others: from 0 to 1
 
 
 def test_what_there_is():
@@ -75,7 +76,7 @@ def test_it_trains_and_scores_a_table_and_a_stream(name, spark, tmp_path, monkey
     done = examples.run(name, spark, "smallest", script=True)
     sign = -1 if is_lower_better(done.figure) else 1
     assert sign * done.value >= sign * done.bar
-    assert sign * done.value >= sign * done.script - WORSE_BY
+    assert sign * done.value >= sign * done.script - WORSE_BY.get(name, WORSE_MOST)
     scored = pq.read_table(tmp_path / ".examples" / name / "scored")
     assert len(scored) == done.rows == done.streamed + done.dead
     assert done.dead == 0
