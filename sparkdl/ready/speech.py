@@ -26,7 +26,7 @@ class SpeechRecognizer(ReadyEstimator):
     them, ``transcript`` by default. The model adds ``prediction``, a text, and is evaluated by ``wer`` and ``cer``.
 
     rate: samples a second that the model hears. seconds: of the longest recording; longer ones are cut, with ``longer`` as
-    ``error`` they are bad rows. alphabet: the characters it writes; those of the training rows if none are given. textLength:
+    ``error`` they are bad rows. alphabet: the characters it writes; those of the rows that ``fit`` is given if none are told. textLength:
     characters of the longest transcript.
     encoder: ``gru`` (both ways) or ``transformer``. mels: bands. hidden: width. layers: of the encoder. augment: blank
     stretches of time and bands while training (SpecAugment).
@@ -38,7 +38,7 @@ class SpeechRecognizer(ReadyEstimator):
     rate = _param("rate", "samples a second that the model hears", whole("rate", 4_000))
     seconds = _param("seconds", "of the longest recording", number("seconds", 0.1))
     longer = _param("longer", "recordings that are longer: 'cut' or 'error'", one_of("longer", ("cut", "error")))
-    alphabet = _param("alphabet", "characters to write; by default those of the training rows", text("alphabet"))
+    alphabet = _param("alphabet", "characters to write; by default those of the rows of fit", text("alphabet"))
     textLength = _param("textLength", "characters of the longest transcript", whole("textLength", 1))
     encoder = _param("encoder", "'gru' or 'transformer'", one_of("encoder", ENCODERS))
     mels = _param("mels", "bands of the spectrum", whole("mels", 1))

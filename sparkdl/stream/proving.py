@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -26,7 +26,8 @@ CANARY_ROWS = 64  # at most: the driver has a micro-batch to run meanwhile
 def objection(new: Bundle, running: Bundle, scoring: Scoring, canary: pa.RecordBatch | None) -> str | None:
     """Why ``new`` may not take over; None if it may.
 
-    canary: rows of the columns that the model reads. Those that cannot be read are left out; without any, made-up rows.
+    canary: rows of the columns that the model reads, which each of both reads by its own preprocessors; without one that
+    both can read, made-up rows.
     The model is run on the CPU, whatever device the workers run it on, with one thread. It may fail, or give NaN or an
     infinity, only on rows on which the running one does too.
     """
@@ -39,14 +40,12 @@ def objection(new: Bundle, running: Bundle, scoring: Scoring, canary: pa.RecordB
             predictor = Predictor(new, local)
         except Exception as error:  # whatever loading a program raises
             return f"it cannot be loaded: {type(error).__name__}: {error}"
-        inputs = _read(canary, new.signature) if canary is not None else {}
-        rows = len(next(iter(inputs.values()), ()))
+        rows = len(canary) if canary is not None and len(_read(canary, new.signature)[1]) else 0
         what = f"{rows} rows of the stream" if rows else "made-up rows"
-        inputs = inputs if rows else made_up(new.signature)
-        problems = _problems(predictor, inputs)
+        problems = _on(predictor, canary if rows else None)
         if problems:
             try:
-                known = set(_problems(Predictor(running, local), inputs))
+                known = set(_on(Predictor(running, local), canary if rows else None))
             except Exception:  # it runs elsewhere, so that it is no measure here
                 known = set()
             problems = {row: why for row, why in problems.items() if row not in known}
@@ -65,7 +64,14 @@ def difference(running: Bundle, new: Bundle) -> str | None:
         found = _different(before, after, side)
         if found:
             return found
+    was, now = (columns.answers(one.signature) for one in (running, new))
+    if was != now:
+        return f"it adds the columns {_told(now)}, and the running one {_told(was)}"
     return None
+
+
+def _told(answers: Mapping[str, pa.DataType]) -> str:
+    return ", ".join(f"{name} {columns.ddl(kind)}" for name, kind in answers.items())
 
 
 def _different(before: Sequence[TensorSpec], after: Sequence[TensorSpec], side: str) -> str | None:
@@ -86,21 +92,31 @@ def _different(before: Sequence[TensorSpec], after: Sequence[TensorSpec], side: 
     return None
 
 
-def _read(rows: pa.RecordBatch, signature: Signature) -> Inputs:
-    """The inputs in those of the rows that are good; nothing if there are none."""
+def _on(predictor: Predictor, canary: pa.RecordBatch | None) -> dict[int, str]:
+    """What is wrong with the canary, or with made-up rows: with what it reads, and what it makes of that; by row."""
+    if canary is None:
+        return _problems(predictor, made_up(predictor.signature))
+    inputs, good, unread = _read(canary, predictor.signature)
+    found = _problems(predictor, inputs) if len(good) else {}
+    return dict(sorted((unread | {int(good[row]): why for row, why in found.items()}).items()))
+
+
+def _read(rows: pa.RecordBatch, signature: Signature) -> tuple[Inputs, np.ndarray, dict[int, str]]:
+    """The inputs in the rows that are good; which these are; and what is wrong with the others, by row."""
     named = {name: rows.column(name) for name in signature.columns}
-    left = len(rows)
+    good, unread = np.arange(len(rows)), {}
     inputs: Inputs = {}
     for spec in signature.inputs:
-        while left and spec.columns and spec.name not in inputs:
+        while len(good) and spec.columns and spec.name not in inputs:
             try:
                 inputs[spec.name] = columns.read(named, spec)
             except BadRows as error:
-                rest = np.delete(np.arange(left), error.rows)
-                left = len(rest)
+                unread.update({int(good[row]): why for row, why in zip(error.rows, error.reasons, strict=True)})
+                rest = np.delete(np.arange(len(good)), error.rows)
+                good = good[rest]
                 named = {name: column.take(pa.array(rest)) for name, column in named.items()}
                 inputs = failing.taken(inputs, rest)
-    return inputs if left else {}
+    return inputs, good, unread
 
 
 def made_up(signature: Signature, rows: int = 3) -> Inputs:

@@ -15,6 +15,7 @@ from making import spec
 from torch import nn
 
 from sparkdl.bundle import Bundle
+from sparkdl.decode import LabelDecoder
 from sparkdl.errors import (
     BundleError,
     BundleNotFoundError,
@@ -24,6 +25,7 @@ from sparkdl.errors import (
     StreamError,
 )
 from sparkdl.model import TorchModel
+from sparkdl.preprocess import Labels
 from sparkdl.registry.registry import Registry
 from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
@@ -414,7 +416,7 @@ def test_the_canary_is_rows_of_the_stream_once_there_are_some(registry):
     until(models, lambda: told.update(models.refusals()) or told)
     assert (
         told[number]
-        == "it fails on 2 of 3 rows of the stream that the running one scores; the first, row 1: output 'y' is nan"
+        == "it fails on 2 of 4 rows of the stream that the running one scores; the first, row 2: output 'y' is nan"
     )
 
 
@@ -483,7 +485,35 @@ def test_lengths_that_vary_and_masks_are_made_up_too():
     assert "made-up rows" in proving.objection(broken, first, Scoring(), None)
     canary = pa.RecordBatch.from_arrays([pa.array([[1, 2], [3], None, [4, 5, 6]])], names=["tokens"])
     assert proving.objection(second, first, Scoring(), canary) is None
-    assert "3 of 3 rows of the stream" in proving.objection(broken, first, Scoring(), canary)
+    assert "3 of 4 rows of the stream" in proving.objection(broken, first, Scoring(), canary)
+
+
+def of_labels(*values):
+    labels = Labels(values=values)
+    told = TensorSpec("x", labels.dtype, labels.shape, ("x",), ("string",), preprocess=labels)
+    return Bundle.from_module(Table(len(values)), Signature((told,)))
+
+
+def test_each_reads_the_canary_by_its_own_preprocessor():
+    few, more = of_labels("a", "b"), of_labels("c", "b", "a")
+    canary = pa.RecordBatch.from_arrays([pa.array(["a", "b", "c", "?"])], names=["x"])
+    assert proving.objection(more, few, Scoring(), canary) is None
+    assert "fails on 1 of 4 rows of the stream that the running one scores; the first, row 2: value: column 'x'" in (
+        proving.objection(few, more, Scoring(), canary)
+    )
+
+
+def test_a_version_that_adds_other_columns_is_refused():
+    plain = Bundle.from_module(nn.Linear(2, 2), Signature((spec("x", shape=(2,)),)), task="multiclass")
+    named = Bundle.from_module(
+        nn.Linear(2, 2),
+        Signature((spec("x", shape=(2,)),), decoder=LabelDecoder(values=("no", "yes"))),
+        task="multiclass",
+    )
+    assert proving.difference(plain, named) == (
+        "it adds the columns prediction string, probability array<float>, and the running one prediction double, "
+        "probability array<float>"
+    )
 
 
 def test_numbers_of_another_type_are_read_alike(good):
