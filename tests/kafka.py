@@ -157,7 +157,7 @@ class Broker:
             if self.login is not None:
                 make_keystore(self.folder / "keys.p12", self.authority, self.login.password)
                 user = ["--add-scram", f"SCRAM-SHA-512=[name={self.login.name},password={self.login.password}]"]
-            made = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *user)
+            made = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), *user)
             if made.wait(START_SECONDS) != 0:
                 raise RuntimeError(f"the broker's folder was not made:\n{self.log[-3000:]}")
         self.process = self._java("kafka.Kafka", str(properties))

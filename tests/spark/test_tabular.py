@@ -195,7 +195,7 @@ def test_all_is_learnt_in_one_pass(payments, spark):
     assert made["country", "weekend"].vocabularies == (("FI", "NO", "SE", "XX"), ("false", "true"))
     assert made["device", "country"].vocabularies == (("device-0", "device-1", "device-10"), ("FI", "NO", "SE"))
     amounts = [row.amount for row in payments.select("amount").collect() if row.amount is not None]
-    assert made["amount",].shifts[0] == pytest.approx(sum(amounts) / len(amounts), rel=1e-12)
+    assert made["amount",].shifts[0] == pytest.approx(sum(amounts) / len(amounts), rel=1e-8)  # rounded by cells.steady
     assert made["amount",].highs[0] == pytest.approx(900, rel=1e-3)
     assert learn(payments, made) == made  # nothing more to learn
 
