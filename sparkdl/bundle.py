@@ -29,6 +29,7 @@ from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
     from sparkdl.drift import Reference
+    from sparkdl.graph import Graph
     from sparkdl.score.predictor import Predictor
 
 __all__ = ["Bundle", "float_dtype"]
@@ -41,6 +42,7 @@ class Bundle:
     task: ``regression``, ``binary``, ``multiclass`` or None; it says how outputs become predictions.
     metrics, training: what training reported, and with which settings; JSON values.
     trusted: which code may run to load it: any (True), none (False), or that of some packages (their names).
+    stored_graph: what ``with_graph`` made; ``graph`` checks it first.
     """
 
     program: Program
@@ -50,6 +52,7 @@ class Bundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool | Collection[str] = False
+    stored_graph: Graph | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trusted", programs.checked_trust(self.trusted))
@@ -194,9 +197,9 @@ class Bundle:
         Raises BundleError if torch cannot export it, or if onnxruntime's outputs are farther than ``tolerance``
         (relative, and absolute) from torch's for any of several numbers of rows; then nothing is written.
         """
-        from sparkdl.interop import onnx
+        from sparkdl.graph import exported
 
-        onnx.save(self, path, tolerance)
+        exported.save(self, path, tolerance)
 
     def to_mlflow(self, path: str) -> None:
         """Write the model to a local folder as an MLflow pyfunc: for ``mlflow.pyfunc.load_model`` and ``spark_udf``."""
@@ -211,7 +214,7 @@ class Bundle:
         tensors, aliases = without_aliases(self.weights)
         new = {name: weights[name] for name in tensors}
         new |= {alias: new[name] for alias, name in aliases.items()}
-        return replace(self, weights=new, metrics=metrics, training=training)
+        return replace(self, weights=new, metrics=metrics, training=training, stored_graph=None)
 
     def with_reference(self, rows: Any) -> Bundle:
         """The same model with a reference for drift made of ``rows``: a pyarrow table of the columns that it reads, such
@@ -220,6 +223,21 @@ class Bundle:
 
         told = drift.Reference.of(rows, self).to_json()
         return replace(self, training={**self.training, drift.KEY: told})
+
+    def with_graph(self, *, tolerance: float = 1e-4) -> Bundle:
+        """The same bundle with its graph in it, one ONNX model that runs without Python; see ``sparkdl.graph``. Raises as
+        ``sparkdl.graph.build``."""
+        from sparkdl.graph.build import build
+
+        return replace(self, stored_graph=build(self, tolerance))
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph that is in the bundle, or one made now. Raises as ``with_graph``, BundleIntegrityError for a stored one
+        that is another than is told of it."""
+        from sparkdl.graph.build import build, checked
+
+        return build(self) if self.stored_graph is None else checked(self.stored_graph, self.signature)
 
     @cached_property
     def reference(self) -> Reference | None:

@@ -25,6 +25,7 @@
      │   └─ CheckpointError                     nothing to resume, or a checkpoint of another run
      ├─ ScoringError             (RuntimeError) a table could not be scored to its end
      ├─ StreamError              (RuntimeError) a stream cannot start, or cannot go on
+     │   ├─ RealtimeError                       it cannot be scored in real time
      │   └─ SinkError                           where its rows go does not take them
      │       ├─ SinkOverlapError                places of a stream lie in one another
      │       └─ SinkUnreachableError            it does not answer: trying again may help
@@ -36,6 +37,7 @@
          ├─ BundleNotFoundError                 nothing, or an unfinished bundle, at that place
          ├─ BundleIntegrityError                a file is missing, changed or where it must not be
          ├─ BundleVersionError                  written by a newer sparkdl
+         ├─ GraphError                          it cannot be one ONNX graph: a step of it runs in Python only
          └─ UntrustedBundleError                running it means running its code; say ``trusted=True``
 
 Each exception carries what its message says as fields, so that a program can act on it.
@@ -240,6 +242,10 @@ class StreamError(SparkdlError, RuntimeError):
     checkpoint: str | None = None
 
 
+class RealtimeError(StreamError):
+    """A stream cannot be scored in real time; micro-batches may do. Fields: ``checkpoint``."""
+
+
 class SinkError(StreamError):
     """A sink does not take the rows. Fields: ``sink``, what it is in one word and its place."""
 
@@ -301,6 +307,14 @@ class BundleVersionError(BundleError):
 
     found: int
     supported: int
+
+
+class GraphError(BundleError):
+    """A bundle cannot be one ONNX graph. Fields: ``step`` that cannot be a part of one, a preprocessor or decoder;
+    ``column`` that it reads."""
+
+    step: str
+    column: str
 
 
 class UntrustedBundleError(BundleError):

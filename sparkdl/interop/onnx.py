@@ -1,4 +1,4 @@
-"""ONNX: models that onnxruntime runs, as a kind of program; and bundles written as ONNX.
+"""ONNX: models that onnxruntime runs, as a kind of program. ``graph/exported.py`` writes bundles as ONNX.
 
 A model is data: loading one runs no code. It is still checked first: what lies in further files is not read, and
 operators that come from shared libraries are not looked for.
@@ -7,7 +7,7 @@ operators that come from shared libraries are not looked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparkdl import export, store, tasks
 from sparkdl import program as programs
 from sparkdl.bundle import Bundle
-from sparkdl.errors import BundleError, BundleIntegrityError, InvalidParamError, SignatureError
+from sparkdl.errors import BundleIntegrityError, InvalidParamError, SignatureError
 from sparkdl.interop import common
 from sparkdl.interop.common import needed, spark_kind
-from sparkdl.probe import describe_outputs, example_inputs, ragged_inputs, shortened
+from sparkdl.probe import describe_outputs, example_inputs
 from sparkdl.program import Program
 from sparkdl.signature import DTYPES, Signature, TensorSpec
 
@@ -34,25 +33,27 @@ _PROVIDERS = ("CPUExecutionProvider",)  # the device that scoring asks for is no
 def bundle(model: str | os.PathLike[str] | bytes, signature: Signature | None, task: str | None) -> Bundle:
     """See ``Bundle.from_onnx``."""
     content = model if isinstance(model, bytes) else common.content(model)
-    signature = signature or _signature(_checked(content))
+    signature = signature or _signature(checked(content))
     program = Program("onnx", content, reason=REASON)
     outputs = describe_outputs(module(content), signature, example_inputs(signature), task)
     return Bundle(program, {}, replace(signature, outputs=outputs), task)
 
 
-def module(content: bytes) -> nn.Module:
+def module(content: bytes) -> Session:
     """The model as a module: tensors in the order of the graph's inputs in, a dictionary by its outputs' names out.
 
     Raises BundleIntegrityError if the content is no model, or one that needs more than it holds.
     """
-    _checked(content)
+    checked(content)
     try:
-        return _Session(content)
+        return Session(content)
     except Exception as error:  # onnxruntime has an exception for each of its states, with no common base
         raise _refused(f"onnxruntime cannot load it: {error}") from error
 
 
-class _Session(nn.Module):
+class Session(nn.Module):
+    """An ONNX model that onnxruntime runs on the CPU."""
+
     def __init__(self, content: bytes) -> None:
         super().__init__()
         runtime = needed("onnxruntime", "onnx")
@@ -64,19 +65,24 @@ class _Session(nn.Module):
         self.session = runtime.InferenceSession(content, options, _PROVIDERS)
         self.names = [told.name for told in self.session.get_inputs()]
 
+    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Arrays by the names of the graph's inputs in, those of its outputs out."""
+        names = [told.name for told in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(None, arrays), strict=True))
+
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Tensors in the order of the graph's inputs in, those of its outputs by name out."""
         if torch.is_autocast_enabled(inputs[0].device.type):
             raise InvalidParamError(
                 "'precision' must be 'float32' for an ONNX model: onnxruntime computes in the types it was written with",
                 param="precision",
                 value=str(torch.get_autocast_dtype(inputs[0].device.type)).removeprefix("torch."),
             )
-        arrays = {name: value.cpu().numpy() for name, value in zip(self.names, inputs, strict=True)}
-        returned = self.session.run(None, arrays)
+        returned = self.run({name: value.cpu().numpy() for name, value in zip(self.names, inputs, strict=True)})
         device = inputs[0].device
         return {
-            told.name: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
-            for told, value in zip(self.session.get_outputs(), returned, strict=True)
+            name: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
+            for name, value in returned.items()
         }
 
 
@@ -84,7 +90,7 @@ def _refused(why: str) -> BundleIntegrityError:
     return BundleIntegrityError(f"the ONNX model is refused: {why}", uri=None, file=programs.FILES["onnx"])
 
 
-def _checked(content: bytes) -> Any:
+def checked(content: bytes) -> Any:
     """The model's protobuf. Raises BundleIntegrityError for one that is none, or that needs more than itself."""
     onnx = needed("onnx", "onnx")
     if len(content) > LIMIT:
@@ -105,7 +111,7 @@ def _check_self_contained(onnx: Any, model: Any) -> None:
     """Raise BundleIntegrityError for what takes more than the model and onnxruntime."""
     if model.functions:
         raise _refused("it has functions of its own; write them out by onnx.inliner.inline_local_functions")
-    for message in _messages(model):
+    for message in messages(model):
         kind = message.DESCRIPTOR.name
         if kind == "TensorProto" and (message.external_data or message.data_location != onnx.TensorProto.DEFAULT):
             raise _refused(
@@ -116,7 +122,7 @@ def _check_self_contained(onnx: Any, model: Any) -> None:
             raise _refused(f"its operator {message.op_type!r} is of {message.domain!r}, not of ONNX")
 
 
-def _messages(message: Any) -> Iterator[Any]:
+def messages(message: Any) -> Iterator[Any]:
     """All messages within a protobuf message: nodes, tensors, graphs of branches and loops."""
     waiting = [message]
     while waiting:
@@ -158,69 +164,3 @@ def _spec(told: Any) -> TensorSpec:
         )
     shape = tuple(sizes[1:])
     return TensorSpec(told.name, dtype, shape, (told.name,), (spark_kind(dtype, shape),))
-
-
-def save(bundle: Bundle, path: str, tolerance: float) -> None:
-    """See ``Bundle.to_onnx``."""
-    needed("onnxscript", "onnx")
-    if bundle.program.kind == "onnx":
-        store.write_bytes(path, bundle.program.content)
-        return
-    shown = _Shown(bundle)
-    ragged = ragged_inputs(bundle.signature)
-    arguments = example_inputs(bundle.signature)
-    try:
-        with programs.EXPORTER, export.quiet("torch.export", "torch.onnx", "onnxscript"), torch.no_grad():
-            made: Any = torch.onnx.export(
-                shown,
-                tuple(arguments),
-                input_names=[spec.name for spec in bundle.signature.inputs],
-                output_names=[spec.name for spec in bundle.signature.outputs],
-                dynamic_shapes=export.dynamic_shapes(shown, arguments, ragged),
-                dynamo=True,
-                verbose=False,
-            )
-            content = _without_traces(made.model_proto).SerializeToString()
-    except Exception as error:  # the exporter raises whatever it trips over
-        raise BundleError(f"torch cannot export this model as ONNX: {error}", uri=None) from error
-    _compare(shown, module(content), [example_inputs(bundle.signature, rows) for rows in (1, 3, 8)], ragged, tolerance)
-    store.write_bytes(path, content)
-
-
-def _without_traces(model: Any) -> Any:
-    """The model without what torch notes of the source of each node, with the paths of this machine."""
-    for message in _messages(model):
-        for field in {"metadata_props", "doc_string"}.intersection(message.DESCRIPTOR.fields_by_name):
-            message.ClearField(field)
-    return model
-
-
-class _Shown(nn.Module):
-    """What the bundle shows: predictions and probabilities, in the order of its signature."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        self.module = bundle.module()
-        self.task = bundle.task
-        self.names = [spec.name for spec in bundle.signature.outputs]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        shown = tasks.predictions(self.task, self.module(*inputs))
-        return tuple(shown[name] for name in self.names)
-
-
-def _compare(
-    shown: _Shown, session: nn.Module, examples: Sequence[list[Tensor]], ragged: Sequence[int], tolerance: float
-) -> None:
-    for example in examples:
-        for arguments in (example, shortened(example, ragged)) if ragged else (example,):
-            with torch.no_grad():
-                expected, got = shown(*arguments), session(*arguments)
-            for name, value in zip(shown.names, expected, strict=True):
-                if not torch.allclose(got[name].double(), value.double(), tolerance, tolerance, equal_nan=True):
-                    raise BundleError(
-                        f"output {name!r} of the ONNX model is up to "
-                        f"{(got[name].double() - value.double()).abs().max().item():.3g} from torch's for "
-                        f"{len(arguments[0])} rows, more than the tolerance of {tolerance}; nothing was written",
-                        uri=None,
-                    )

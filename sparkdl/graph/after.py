@@ -1,0 +1,109 @@
+"""What stands behind the model in a graph: its outputs in, the columns that scoring adds out, as the decoder makes them."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from sparkdl.columns import answers
+from sparkdl.decode.base import Decoder
+from sparkdl.decode.labels import LabelDecoder
+from sparkdl.decode.sequences import AnomalyDecoder, ForecastDecoder
+from sparkdl.errors import GraphError
+from sparkdl.graph.graph import Output
+from sparkdl.graph.nodes import Nodes
+from sparkdl.signature import Signature
+
+if TYPE_CHECKING:
+    from sparkdl.bundle import Bundle
+
+Values = dict[str, str]  # names of the graph's values, by those of outputs
+_DTYPES = {pa.string(): "string", pa.bool_(): "bool", pa.float32(): "float32", pa.float64(): "float64"}
+
+
+def answered(nodes: Nodes, bundle: Bundle) -> tuple[Output, ...]:
+    """The graph's outputs, which are added: one for each of ``columns.answers``, of the same dtype."""
+    signature = bundle.signature
+    shapes = {spec.name: spec.shape for spec in signature.outputs}
+    made = nodes.outputs if bundle.program.kind != "onnx" else _predicted(nodes, bundle.task)
+    if signature.decoder is not None:
+        made = _decoded(signature.decoder, nodes, made)
+    found = []
+    for name, kind in answers(signature).items():
+        depth, leaf = 0, kind
+        while pa.types.is_list(leaf):
+            depth, leaf = depth + 1, leaf.value_type
+        dtype = _DTYPES.get(leaf, str(leaf))
+        nodes.cast(made[name], dtype, name=name)
+        found.append(Output(name, dtype, shapes.get(name, ())[:depth]))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def _predicted(nodes: Nodes, task: str | None) -> Values:
+    """``tasks.predictions``, of a model that is ONNX and whose outputs no task has been applied to."""
+    others = dict(nodes.outputs)
+    if task is None:
+        return others
+    main = others.pop("prediction" if "prediction" in others else next(iter(others)))
+    if task == "multiclass":
+        probability = nodes.add("Softmax", nodes.cast(main, "float32"), axis=1)
+        return {
+            "prediction": nodes.add("ArgMax", probability, axis=1, keepdims=0),
+            "probability": probability,
+            **others,
+        }
+    if task == "binary":
+        logits = nodes.add("Reshape", nodes.cast(main, "float32"), nodes.constant([-1, 1], "int64"))
+        positive = nodes.add("Sigmoid", logits)
+        negative = nodes.add("Sub", nodes.constant(1.0, "float32"), positive)
+        above = nodes.add("Greater", positive, nodes.constant(0.5, "float32"))
+        decided = nodes.add("Reshape", above, nodes.constant([-1], "int64"))
+        return {"prediction": decided, "probability": nodes.add("Concat", negative, positive, axis=1), **others}
+    return {"prediction": main, **others}
+
+
+def check(signature: Signature) -> None:
+    """Raise GraphError if the decoder cannot be a part of a graph."""
+    decoder = signature.decoder
+    if decoder is not None and _decoded.dispatch(type(decoder)) is _none:
+        step, column = type(decoder).__name__, (*decoder.reads, *signature.columns)[0]
+        raise GraphError(
+            f"this bundle cannot be one ONNX graph: {step}, which reads column {column!r}, runs in Python only; "
+            "score it by micro-batches, mode='microbatch'",
+            uri=None,
+            step=step,
+            column=column,
+        )
+
+
+@singledispatch
+def _decoded(decoder: Decoder, nodes: Nodes, outputs: Values) -> Values:
+    """The values of the decoder's columns."""
+    raise TypeError(type(decoder).__name__)
+
+
+_none = _decoded.dispatch(object)
+
+
+@_decoded.register
+def _(decoder: LabelDecoder, nodes: Nodes, outputs: Values) -> Values:
+    dtype = {str: "string", bool: "bool", int: "int64"}[type(decoder.values[0])]
+    labels = nodes.constant(list(decoder.values), dtype)
+    return outputs | {"prediction": nodes.add("Gather", labels, nodes.cast(outputs["prediction"], "int64"))}
+
+
+@_decoded.register
+def _(decoder: ForecastDecoder, nodes: Nodes, outputs: Values) -> Values:
+    (standard,) = outputs.values()
+    steps = nodes.add("Gather", standard, nodes.constant(0, "int64"), axis=2)
+    scaled = nodes.add("Mul", nodes.cast(steps, "float32"), nodes.constant(decoder.deviation, "float32"))
+    return {"prediction": nodes.add("Add", scaled, nodes.constant(decoder.mean, "float32"))}
+
+
+@_decoded.register
+def _(decoder: AnomalyDecoder, nodes: Nodes, outputs: Values) -> Values:
+    (output,) = outputs.values()
+    score = nodes.cast(output, "float64")
+    return {"prediction": nodes.add("Greater", score, nodes.constant(decoder.threshold, "float64")), "score": score}

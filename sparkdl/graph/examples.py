@@ -1,0 +1,76 @@
+"""Made-up rows of a signature's columns, as tables hold them."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+import pyarrow as pa
+
+from sparkdl import columns
+from sparkdl.columns import arrow_of_kind
+from sparkdl.preprocess.base import Preprocessor
+from sparkdl.preprocess.categories import Categories
+from sparkdl.preprocess.numbers import Numbers
+from sparkdl.probe import example_inputs
+from sparkdl.signature import Signature, TensorSpec
+
+
+def of(signature: Signature, count: int) -> dict[str, pa.Array]:
+    """So many rows, the same each time: what ``probe.example_inputs`` makes, and, of what a preprocessor reads, values that it
+    knows, others, and nulls where they have a meaning."""
+    made: dict[str, pa.Array] = {}
+    for spec, tensor in zip(signature.inputs, example_inputs(signature, count), strict=True):
+        cells = _of_tensor(spec, tensor.numpy()) if spec.preprocess is None else _of(spec.preprocess, spec.types, count)
+        made = {**dict(zip(spec.columns, cells, strict=False)), **made}
+    return made
+
+
+def _of_tensor(spec: TensorSpec, values: np.ndarray) -> list[pa.Array]:
+    if spec.is_stacked:
+        return [_cast(columns.to_arrow(values[:, place]), kind) for place, kind in enumerate(spec.types)]
+    if spec.mask_of:
+        return []
+    (kind,) = spec.types
+    if kind == "binary":
+        return [pa.array([row.tobytes() for row in values], pa.binary())]
+    if kind == "string":
+        return [pa.array(["a" * len(row) for row in values], pa.string())]
+    depth = kind.count("array<") + (kind == "vector")
+    flat = values if depth in (0, len(spec.shape)) else values.reshape(len(values), -1)
+    return [_cast(columns.to_arrow(flat), kind)]
+
+
+def _cast(values: pa.Array, kind: str) -> pa.Array:
+    wanted = arrow_of_kind(kind)
+    return values if wanted is None else values.cast(wanted, safe=False)
+
+
+@singledispatch
+def _of(preprocess: Preprocessor, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
+    """The columns that it reads."""
+    raise TypeError(type(preprocess).__name__)
+
+
+@_of.register
+def _(preprocess: Numbers, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
+    chance = np.random.default_rng(0)
+    made = []
+    for place, kind in enumerate(kinds):
+        low, high = preprocess.lows[place], preprocess.highs[place]
+        values = chance.uniform(low - 0.1 * (high - low), high + 0.1 * (high - low), count)
+        if preprocess.log:
+            values = np.sign(values) * np.expm1(np.abs(values))
+        is_null = (np.arange(count) % 5 == 4) & (preprocess.impute != "error")
+        made.append(_cast(pa.array(values, mask=is_null), kind))
+    return made
+
+
+@_of.register
+def _(preprocess: Categories, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
+    made = []
+    for known, kind in zip(preprocess.vocabularies, kinds, strict=True):
+        others = {"string": ["?", ""], "boolean": [True]}.get(kind, [-1])
+        asked = [*(pa.array(known[:3], pa.string()).cast(arrow_of_kind(kind)).to_pylist()), None, *others]
+        made.append(pa.array([asked[row % len(asked)] for row in range(count)]).cast(arrow_of_kind(kind), safe=False))
+    return made
