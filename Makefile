@@ -7,7 +7,7 @@ LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PA
 UV = $(CURDIR)/.venv/tools/bin/uv
 LANES = latest spark35
 
-.PHONY: help setup latest jars demo examples test lint format doctor bench pictures soak lock clean
+.PHONY: help setup latest jars jvm demo examples test lint format doctor bench pictures soak lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,7 +27,10 @@ examples: latest ## every example, small: train, score a table, score a stream; 
 jars: setup # before the tests, whose clocks run; where they cannot be had the tests that need them say so
 	@$(BIN)/python scripts/jars.py >/dev/null || true
 
-test: jars ## all tests on both lanes; ARGS="--lane latest -- -k bundle" narrows
+jvm: jars ## build sparkdl/jvm/sparkdl-jvm.jar, which scores inside Spark's JVM
+	@$(BIN)/python scripts/build_jvm.py || true
+
+test: jvm ## all tests on both lanes; ARGS="--lane latest -- -k bundle" narrows
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
 lint: latest ## ruff and mypy
@@ -42,7 +45,7 @@ format: latest ## let ruff put the code in order
 doctor: latest ## check this machine, with a real launch of two ranks
 	@$(LATEST) $(BIN)/python -m sparkdl doctor --launch
 
-bench: latest ## every benchmark, the quick way
+bench: latest jvm ## every benchmark, the quick way
 	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives streaming; do \
 	  $(LATEST) $(BIN)/python benchmarks/$$name.py --quick; \
 	done
@@ -50,7 +53,7 @@ bench: latest ## every benchmark, the quick way
 pictures: latest ## run the notebooks in a Zeppelin interpreter, and draw docs/zeppelin/*.png
 	@$(LATEST) $(BIN)/python scripts/notebook_pictures.py
 
-soak: jars ## the long runs
+soak: jvm ## the long runs
 	@$(BIN)/python scripts/run_tests.py -- -m soak --timeout 0
 
 lock: latest ## pin the lanes' packages anew

@@ -1,4 +1,5 @@
-"""Fetch the jars that tests need: a Kafka broker, PostgreSQL, Zeppelin's interpreters, Spark's connectors, Spark's own Delta.
+"""Fetch the jars that tests need: a Kafka broker, PostgreSQL, Zeppelin's interpreters, ONNX Runtime, Spark's connectors and
+its own Delta.
 
     python3 scripts/jars.py [latest] [spark35]
 
@@ -27,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks/jars"
 JARS = ROOT / ".venv/jars"
 SETS = {  # by lane
-    "latest": ("kafka", "postgres", "zeppelin", "latest"),
-    "spark35": ("kafka", "postgres", "zeppelin", "spark35", "spark35-delta"),
+    "latest": ("kafka", "postgres", "zeppelin", "onnx", "latest"),
+    "spark35": ("kafka", "postgres", "zeppelin", "onnx", "spark35", "spark35-delta"),
 }
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 SECONDS = 600  # that Maven may take

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -44,9 +45,7 @@ def load_jars():
 
 def lane() -> str:
     """Of the pyspark that runs the tests."""
-    import pyspark
-
-    return "latest" if int(pyspark.__version__.split(".")[0]) >= 4 else "spark35"
+    return "latest" if int(importlib.metadata.version("pyspark").split(".")[0]) >= 4 else "spark35"
 
 
 @functools.cache
@@ -68,9 +67,10 @@ def require_jars(name: str) -> Path:
 
 
 def session_jars() -> str:
-    """`spark.jars` of a test's session: the lane's connectors, separated by commas; empty where they cannot be had."""
-    folder, _ = fetched(lane())
-    return ",".join(str(path) for path in sorted(folder.glob("*.jar"))) if folder else ""
+    """`spark.jars` of a test's session: the lane's connectors and ONNX Runtime, separated by commas; empty where the
+    connectors cannot be had."""
+    folders = [folder for folder, _ in map(fetched, (lane(), "onnx")) if folder]
+    return ",".join(str(path) for folder in folders for path in sorted(folder.glob("*.jar"))) if fetched(lane())[0] else ""
 
 
 def keytool() -> str:

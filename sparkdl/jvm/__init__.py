@@ -1,0 +1,1 @@
+"""Scoring in Spark's own JVM, by ONNX Runtime: no Python worker, one record at a time."""

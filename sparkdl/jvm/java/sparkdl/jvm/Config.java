@@ -1,0 +1,50 @@
+package sparkdl.jvm;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+
+/**
+ * What Python tells of a scorer.
+ *
+ * @param keep true: a bad row gives nulls and what is wrong; false: it ends the job
+ * @param timestamp the last field of a row is the record's timestamp
+ * @param warmup made-up rows that are run before the first one
+ * @param follow the folder whose current.json names the model to run, or ""
+ */
+record Config(
+        String version,
+        String modelVersion,
+        Graph graph,
+        int threads,
+        boolean keep,
+        boolean timestamp,
+        int warmup,
+        String follow,
+        long everyMs) {
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    static Config of(String json) {
+        JsonNode told = parsed(json);
+        JsonNode follow = told.path("follow");
+        return new Config(
+                told.path("version").asText(),
+                told.path("model_version").asText(),
+                Graph.of(told.path("graph")),
+                Math.max(1, told.path("threads").asInt(1)),
+                told.path("invalid").asText().equals("keep"),
+                told.path("timestamp").asBoolean(),
+                told.path("warmup").asInt(),
+                follow.path("uri").asText(""),
+                Math.max(1, follow.path("everyMs").asLong(1000)));
+    }
+
+    static JsonNode parsed(String json) {
+        try {
+            return JSON.readTree(json);
+        } catch (JsonProcessingException error) {
+            throw new IllegalArgumentException("no JSON: " + error.getOriginalMessage(), error);
+        }
+    }
+}

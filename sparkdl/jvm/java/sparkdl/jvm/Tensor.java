@@ -1,0 +1,79 @@
+package sparkdl.jvm;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * One input or output of a graph, as the graph's JSON tells of it.
+ *
+ * @param shape of one row; a first size of -1 varies
+ * @param maskOf the input whose values this one marks, or ""
+ * @param missing what a null becomes: null (the row is bad), Double.NaN, or a text
+ */
+record Tensor(
+        String name,
+        Dtype dtype,
+        int[] shape,
+        List<String> columns,
+        List<String> types,
+        String maskOf,
+        Object missing,
+        boolean refusesNan,
+        boolean refusesInf) {
+
+    static Tensor of(JsonNode told) {
+        List<String> refuses = texts(told.path("refuses"));
+        JsonNode missing = told.path("missing");
+        int[] shape = new int[told.path("shape").size()];
+        Arrays.setAll(shape, i -> told.path("shape").get(i).asInt());
+        return new Tensor(
+                told.path("name").asText(),
+                Dtype.named(told.path("dtype").asText()),
+                shape,
+                texts(told.path("columns")),
+                texts(told.path("types")),
+                told.path("mask_of").asText(""),
+                missing.isTextual() ? (Object) Double.NaN : missing.has("text") ? missing.get("text").asText() : null,
+                refuses.contains("nan"),
+                refuses.contains("inf"));
+    }
+
+    static List<Tensor> all(JsonNode told) {
+        List<Tensor> all = new ArrayList<>();
+        told.forEach(one -> all.add(of(one)));
+        return all;
+    }
+
+    boolean isRagged() {
+        return shape.length > 0 && shape[0] < 0;
+    }
+
+    boolean isFixed() {
+        return Arrays.stream(shape).allMatch(size -> size >= 0);
+    }
+
+    /** Elements of one row; of a ragged one, of one of its steps. */
+    int size() {
+        return Arrays.stream(shape).filter(size -> size >= 0).reduce(1, Math::multiplyExact);
+    }
+
+    /** Of a batch of one row; {@code length} is the first size if that varies. */
+    long[] batch(long length) {
+        long[] whole = new long[shape.length + 1];
+        whole[0] = 1;
+        for (int i = 0; i < shape.length; i++) whole[i + 1] = shape[i] < 0 ? length : shape[i];
+        return whole;
+    }
+
+    String kind() {
+        return dtype.text() + Arrays.toString(shape);
+    }
+
+    private static List<String> texts(JsonNode told) {
+        List<String> all = new ArrayList<>();
+        told.forEach(one -> all.add(one.asText()));
+        return all;
+    }
+}
