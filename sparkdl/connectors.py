@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
 
 
 POSITION = ("topic", "partition", "offset")  # columns of Spark's Kafka source: where a record lies
+ANSWER_S = 10  # for Kafka's brokers to answer before a query starts
 
 
 def lacking(spark: SparkSession, holds: str, artifact: str) -> str | None:
@@ -32,3 +35,21 @@ def in_one_line(error: Any) -> str:
     while java is not None and java.getCause() is not None:
         java = java.getCause()
     return (str(java.toString() if java is not None else error).strip().splitlines() or [""])[0]
+
+
+@contextmanager
+def kafka_admin(spark: SparkSession, servers: str, options: Mapping[str, str]) -> Iterator[Any]:
+    """An AdminClient of Kafka, closed at the end. options: ``kafka.*``, as Spark's connector takes them. Raises
+    Py4JJavaError."""
+    jvm: Any = spark._jvm
+    settings = jvm.java.util.Properties()
+    for name, value in options.items():
+        settings.setProperty(name.removeprefix("kafka."), value)
+    settings.setProperty("bootstrap.servers", servers)
+    settings.setProperty("request.timeout.ms", str(ANSWER_S * 500))
+    settings.setProperty("default.api.timeout.ms", str(ANSWER_S * 1000))
+    admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
+    try:
+        yield admin
+    finally:
+        admin.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # A batch is some MB at once: Kafka's own 16 KiB would make hundreds of requests of it.
 SENDING = {"kafka.batch.size": "262144", "kafka.linger.ms": "5"}
-CHECK_SECONDS = 10  # for the broker to answer before the query starts
 
 
 @dataclass(frozen=True)
@@ -79,27 +78,21 @@ class Kafka(Sink):
     def _check_topic(self, spark: SparkSession) -> None:
         from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
 
-        jvm = spark._jvm
-        settings = jvm.java.util.Properties()
-        for name, value in (self.options or {}).items():
-            settings.setProperty(name.removeprefix("kafka."), value)
-        settings.setProperty("bootstrap.servers", self.servers)
-        settings.setProperty("request.timeout.ms", str(CHECK_SECONDS * 500))
-        settings.setProperty("default.api.timeout.ms", str(CHECK_SECONDS * 1000))
+        is_client = False
         try:
-            admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
+            with connectors.kafka_admin(spark, self.servers, self.options or {}) as admin:
+                is_client = True
+                topics = set(admin.listTopics().names().get())
+                if self.topic not in topics and not self._makes_topics(spark._jvm, admin):
+                    raise self._error(
+                        f"there is no topic {self.topic!r}, and the broker makes none by itself: create it"
+                    )
         except Py4JJavaError as error:
-            raise self._error(f"there is no client of these settings: {self._hushed(error)}") from None
-        try:
-            topics = set(admin.listTopics().names().get())
-            if self.topic not in topics and not self._makes_topics(jvm, admin):
-                raise self._error(f"there is no topic {self.topic!r}, and the broker makes none by itself: create it")
-        except Py4JJavaError as error:
+            if not is_client:
+                raise self._error(f"there is no client of these settings: {self._hushed(error)}") from None
             told = f"the brokers do not answer as they should: {connectors.in_one_line(error)}"
             silent = "TimeoutException" in str(error.java_exception)
             raise self._error(told, SinkUnreachableError if silent else SinkError) from None
-        finally:
-            admin.close()
 
     def _hushed(self, error: Any) -> str:
         """Kafka's own words, unless they may quote an option, which may be a secret."""
@@ -140,7 +133,6 @@ class Kafka(Sink):
     def _records(self, spark: SparkSession, staged: Staged) -> DataFrame:
         """The batch as records: SQL's texts, for each Column that Python makes costs the driver a round trip."""
         rows = files.rows(spark, staged)
-        row = f"struct({', '.join(map(quoted, rows.columns))})"
         headers = {
             "sparkdl-id": _identifier(rows, staged),
             "sparkdl-query": f"'{staged.query}'",
@@ -148,14 +140,10 @@ class Kafka(Sink):
         }
         if "model_version" in rows.columns:
             headers["sparkdl-model-version"] = "model_version"
-        told = [f"struct('{name}' as key, cast({text} as binary) as value)" for name, text in headers.items()]
-        chosen = [
-            f"to_json({row}, map('ignoreNullFields', 'false')) as value",
-            f"array({', '.join(told)}) as headers",
-        ]
+        chosen = [f"{row_text(map(quoted, rows.columns))} as value", f"{header_array(headers)} as headers"]
         if self.key is not None:
-            kind = "binary" if rows.schema[self.key].dataType.typeName() == "binary" else "string"
-            chosen.append(f"cast({quoted(self.key)} as {kind}) as key")
+            kind = rows.schema[self.key].dataType.typeName()
+            chosen.append(f"{key_of(quoted(self.key), kind)} as key")
         return rows.selectExpr(*chosen)
 
     @property
@@ -164,6 +152,22 @@ class Kafka(Sink):
 
     def _error(self, what: str, kind: type[SinkError] = SinkError, **fields: Any) -> SinkError:
         return kind(f"the sink {self._place}: {what}", sink=self._place, **fields)
+
+
+def row_text(columns: Iterable[str]) -> str:
+    """As SQL: these columns, themselves SQL with a name each, as the text of a JSON object."""
+    return f"to_json(struct({', '.join(columns)}), map('ignoreNullFields', 'false'))"
+
+
+def header_array(headers: Mapping[str, str]) -> str:
+    """As SQL: headers of a record, by name what SQL gives their texts."""
+    told = [f"struct('{name}' as key, cast({text} as binary) as value)" for name, text in headers.items()]
+    return f"array({', '.join(told)})"
+
+
+def key_of(column: str, kind: str) -> str:
+    """As SQL: a column, itself SQL, of this type, as a record's key: bytes as they are, all else as text."""
+    return column if kind == "binary" else f"cast({column} as string)"
 
 
 def _identifier(rows: DataFrame, staged: Staged) -> str:

@@ -156,7 +156,7 @@ def opened(checkpoint: str, identity: Mapping[str, Any]) -> Records:
             f"{_FORMAT})",
             checkpoint=checkpoint,
         )
-    for name, value in json.loads(json.dumps(identity)).items():
+    for name, value in json.loads(json.dumps({"mode": None, **identity})).items():
         if told.get(name) != value:
             raise StreamError(
                 f"the checkpoint {checkpoint!r} belongs to a query with another {name}: {json.dumps(told.get(name))}, and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from sparkdl import session, store
-from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, SinkOverlapError
+from sparkdl.errors import (
+    ColumnNotFoundError,
+    GraphError,
+    InvalidParamError,
+    RealtimeError,
+    SignatureError,
+    SinkOverlapError,
+    did_you_mean,
+)
+from sparkdl.realtime import start as realtime
 from sparkdl.sinks.parquet import Parquet
 from sparkdl.sinks.sink import Sink
 from sparkdl.stream import letters, records
@@ -28,15 +38,18 @@ if TYPE_CHECKING:
 
     from sparkdl.model import TorchModel
     from sparkdl.payloads import Payload
+    from sparkdl.realtime.query import RealtimeQuery
     from sparkdl.registry.registry import Registry
     from sparkdl.stream.monitor import Monitor
 
+MODES = ("microbatch", "realtime", "auto")
 _AVAILABLE_NOW = "available now"
 _FILE_MANAGERS = tuple(  # of checkpoints; where Spark 4.1 and later have it, and before
     f"org.apache.spark.sql.execution.streaming.{place}FileSystemBasedCheckpointFileManager"
     for place in ("checkpointing.", "")
 )
 _FILE_MANAGER_CONF = "spark.sql.streaming.checkpointFileManagerClass"
+logger = logging.getLogger(__name__)
 
 
 def score_stream(
@@ -46,7 +59,8 @@ def score_stream(
     sink: Sink,
     checkpoint: str,
     deadLetter: str | Sink | None = None,
-    trigger: str = "1 second",
+    mode: str = "microbatch",
+    trigger: str | None = None,
     payload: Payload | None = None,
     columns: Sequence[str] | None = None,
     registry: Registry | None = None,
@@ -58,7 +72,7 @@ def score_stream(
     outputMode: str = "append",
     name: str | None = None,
     monitor: Monitor | None = None,
-) -> ScoreQuery:
+) -> ScoreQuery | RealtimeQuery:
     """Score every row of a stream once, by a model that may be swapped while the query runs.
 
     events: a streaming DataFrame, with whatever is before it: watermarks, joins with tables, stateful operators. Or a
@@ -72,7 +86,11 @@ def score_stream(
     deadLetter: a Parquet table (its URI) or sink that takes the rows which cannot be parsed, decoded or scored, whole, with
         the reason, instead of the model's ``handleInvalid``. Without one a row that cannot be parsed ends the query,
         or is left out with ``handleInvalid`` ``skip``.
-    trigger: ``1 second``, ``0 seconds`` for batch after batch, or ``available now``: what is there now, then end.
+    mode: ``microbatch``; ``realtime``: each record by itself, in milliseconds, at least once, by Spark 4.3's real-time mode,
+        from Kafka to Kafka, without Python (``docs/realtime.md``); or ``auto``: that if it can be, else micro-batches, with
+        a warning that says why. The query's ``mode`` is what it became.
+    trigger: ``1 second`` (the default), ``0 seconds`` for batch after batch, or ``available now``: what is there now, then
+        end. In real time: after how long offsets are committed, 5 minutes by default.
     payload: ``sparkdl.payloads.JSON``, ``Avro`` or ``Protobuf``: the model reads its fields.
     columns: of the events, or of the payload, that the sink keeps; all but the payload itself by default.
     registry: that of ``registry://`` names; by default that of ``spark.sparkdl.registry`` or ``SPARKDL_REGISTRY``.
@@ -84,25 +102,39 @@ def score_stream(
 
     Rows of the sink: ``columns``, the model's outputs, ``model_version``.
 
-    Raises InvalidParamError, ColumnNotFoundError, SignatureError, BundleError, RegistryError, SinkError; StreamError if the
+    Raises InvalidParamError, ColumnNotFoundError, SignatureError, BundleError, RegistryError, SinkError; RealtimeError,
+    GraphError if ``mode`` is ``realtime`` and that cannot be; StreamError if the
     checkpoint is another query's, in use, or damaged. What ends the query later, ``awaitTermination`` raises.
     """
-    kind = _trigger(trigger)
+    _check_mode(mode)
     checkpoint = _checkpoint(checkpoint)
+    sink, dead_sink = _sinks(sink, deadLetter)
+    loading = {"registry": registry, "trusted": trusted, "settings": settings}
+    if mode != "microbatch":
+        try:
+            return realtime.start(
+                events, model, loading, sink=sink, dead=dead_sink, checkpoint=checkpoint, payload=payload,
+                columns=columns, trigger=trigger, name=name,
+                plain={"challenger": challenger, "share": share, "shareBy": shareBy, "monitor": monitor},
+            )  # fmt: skip
+        except (RealtimeError, GraphError) as error:
+            if mode == "realtime":
+                raise
+            logger.warning("the stream is scored by micro-batches: %s", error)
+    kind = _trigger("1 second" if trigger is None else trigger)
     bounded, bound = (events, Bound(checkpoint, _seconds(kind))) if callable(events) else (None, None)
     first: Any = bounded(bound.rows) if bounded and bound else events
     _check_stream(first, outputMode)
-    sink, dead_sink = _sinks(sink, deadLetter)
     check_apart(sink, dead_sink, checkpoint)
     _check_share(share, shareBy, challenger)
     check_types(first)
     spark = first.sparkSession
-    models = Models(model, registry=registry, spark=spark, trusted=trusted, settings=settings)
+    models = Models(model, spark=spark, **loading)
     before = records.last_versions(checkpoint)
     served = models.first(before[0]).model
     challengers = None
     if challenger is not None:
-        challengers = Models(challenger, registry=registry, spark=spark, trusted=trusted, settings=settings)
+        challengers = Models(challenger, spark=spark, **loading)
         _check_alike(served, challengers.first(before[1]).model)
     parsed = parsed_events(first, payload)
     flat = flat_events(parsed, payload)
@@ -142,6 +174,15 @@ def score_stream(
     except BaseException:
         held.close()
         raise
+
+
+def _check_mode(mode: Any) -> None:
+    if mode not in MODES:
+        raise InvalidParamError(
+            f"'mode' must be one of {list(MODES)}{did_you_mean(str(mode), MODES)} (got {mode!r})",
+            param="mode",
+            value=mode,
+        )
 
 
 def _checkpoint(checkpoint: Any) -> str:

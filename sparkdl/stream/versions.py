@@ -56,6 +56,7 @@ class Models:
 
     model: a TorchModel, a Bundle, the URI of one, or a registry URI, out of ``registry`` or the default one.
     settings: Params of the TorchModel; every version gets them, and those of a TorchModel that was given.
+    prove (attribute): looks at a version that is to take over, in the thread that loads it; what it raises refuses it.
     ship (attribute): sends a version to the workers. It is called in a thread with what has been proven, before that is
     the candidate, so that the next batch already finds it there.
 
@@ -78,6 +79,7 @@ class Models:
             named = registry_uri.parse(str(model))
             found = registry if registry is not None else registry_uri.default(spark)
             self._reload = Reload(found, named, self._of_registry, self._objection, self._ready)
+        self.prove: Callable[[Served], object] | None = None
         self.ship: Callable[[Served], object] | None = None
         self._served: Served | None = None
         self._other: Served | None = None  # of a replay
@@ -200,6 +202,8 @@ class Models:
         return Served(str(number), self._dressed(bundle))
 
     def _objection(self, running: Served, new: Served) -> str | None:
+        if self.prove is not None:
+            self.prove(new)
         return proving.objection(new.model.bundle, running.model.bundle, new.model.scoring, self._canary)
 
     def _ready(self, new: Served) -> None:

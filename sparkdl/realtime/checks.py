@@ -1,0 +1,119 @@
+"""What real-time mode takes. All else is refused before the query starts, with what to change."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sparkdl import connectors, session
+from sparkdl.errors import RealtimeError
+from sparkdl.sinks.kafka import Kafka
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from sparkdl.model import TorchModel
+    from sparkdl.sinks.sink import Sink
+
+COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp")  # of Spark's Kafka source
+REGISTRATION_S = 30.0  # for a young cluster's executors to be there
+_SINCE = (4, 3)
+
+
+def refused(why: str) -> RealtimeError:
+    """The error, with the way out that is always there."""
+    return RealtimeError(f"real time is not to be had: {why}; or leave out mode='realtime'", checkpoint=None)
+
+
+def check_spark(spark: SparkSession) -> None:
+    """Raise RealtimeError for a Spark without real-time mode."""
+    if session.is_connect(spark):
+        raise refused("the session is one of Spark Connect, whose JVM is out of reach; use a classic session")
+    if tuple(map(int, spark.version.split(".")[:2])) < _SINCE:
+        raise refused(f"Spark {spark.version} has no real-time mode for Kafka; it takes Spark 4.3 or newer")
+
+
+def check_events(events: Any) -> dict[str, str]:
+    """The options of the Kafka source behind ``events``. Raises RealtimeError for another source, several of them, or
+    records without the source's columns."""
+    if not hasattr(events, "isStreaming"):
+        raise refused(
+            "'events' is a function of a number of rows, and there are no batches to bound; give a streaming DataFrame"
+        )
+    leaves = events._jdf.queryExecution().analyzed().collectLeaves()
+    leaf = leaves.head()
+    name = leaf.sourceName() if leaf.getClass().getSimpleName() == "StreamingRelationV2" else leaf.nodeName()
+    if leaves.size() != 1 or name != "kafka":
+        raise refused(
+            f"the events come from {leaves.size()} source(s), the first of them {name}; it takes one Kafka source"
+        )
+    lacking = [column for column in COLUMNS if column not in events.columns]
+    if lacking:
+        raise refused(
+            f"the events lack the columns {lacking} of the Kafka source, which say where a record lies; give the events as "
+            "Kafka's source has them, and parse them by payload="
+        )
+    return {str(key).lower(): str(value) for key, value in dict(leaf.extraOptions().asCaseSensitiveMap()).items()}
+
+
+def check_sinks(sink: Sink, dead: Sink | None, model: TorchModel) -> tuple[Kafka, Kafka | None]:
+    """Both, as topics. Raises RealtimeError for a sink that is no Kafka topic, dead letters that go elsewhere, and bad records that would end
+    the query."""
+    if not isinstance(sink, Kafka):
+        raise refused(f"the sink is {type(sink).__name__}; it takes sparkdl.sinks.Kafka(servers, topic)")
+    if dead is not None and not isinstance(dead, Kafka):
+        raise refused(
+            f"deadLetter is {type(dead).__name__}; it takes a topic, sparkdl.sinks.Kafka({sink.servers!r}, 'dead-letters')"
+        )
+    if dead is not None and (dead.servers, dict(dead.options or {})) != (sink.servers, dict(sink.options or {})):
+        raise refused(
+            f"deadLetter is at {dead.servers}, and the sink at {sink.servers} or with other options; one writer sends both"
+        )
+    if dead is None and model.getOrDefault("handleInvalid") == "error":
+        raise refused(
+            "one bad record would end the query, and each restart of it; give deadLetter=sparkdl.sinks.Kafka("
+            f"{sink.servers!r}, 'dead-letters'), or settings={{'handleInvalid': 'skip'}} or 'keep'"
+        )
+    return sink, dead
+
+
+def check_plain(given: Mapping[str, Any]) -> None:
+    """Raise RealtimeError for arguments of score_stream that mean nothing without micro-batches."""
+    for name, value in given.items():
+        if value:
+            raise refused(f"{name!r} is for micro-batches; leave it out")
+
+
+def check_slots(spark: SparkSession, options: Mapping[str, str]) -> None:
+    """Raise RealtimeError if there are fewer task slots than partitions to read: the records of those left over would wait
+    for the end of the long batch, and nobody would say so."""
+    needed = max(partitions(spark, options), int(options.get("minpartitions", 0)))
+    slots = session.await_slots(spark, needed, 0 if spark.sparkContext.master.startswith("local") else REGISTRATION_S)
+    if slots is not None and slots < needed:
+        raise refused(
+            f"the source has {needed} partitions, each of which takes a task slot for itself all the time, and the session "
+            f"has {slots}: start it with --master local[{needed}] or more, or give the application more cores"
+        )
+
+
+def partitions(spark: SparkSession, options: Mapping[str, str]) -> int:
+    """How many partitions a Kafka source of these options reads. Raises RealtimeError if the brokers do not tell."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
+
+    if "assign" in options:
+        return sum(len(numbers) for numbers in json.loads(options["assign"]).values())
+    settings = {key: value for key, value in options.items() if key.startswith("kafka.")}
+    servers = settings.pop("kafka.bootstrap.servers", "")
+    try:
+        with connectors.kafka_admin(spark, servers, settings) as admin:
+            if "subscribepattern" in options:
+                pattern = re.compile(options["subscribepattern"])
+                topics = [name for name in admin.listTopics().names().get() if pattern.fullmatch(name)]
+            else:
+                topics = [name.strip() for name in options["subscribe"].split(",")]
+            told = admin.describeTopics(topics).allTopicNames().get()
+            return sum(len(topic.partitions()) for topic in told.values())
+    except Py4JJavaError as error:
+        raise refused(f"the source's brokers at {servers} do not answer: {connectors.in_one_line(error)}") from None

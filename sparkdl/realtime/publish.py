@@ -1,0 +1,82 @@
+"""Which model the executors score with: a file beside the checkpoint says so, and they look at it all the time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sparkdl import store
+from sparkdl.columns import answers, spark_json
+from sparkdl.graph import Graph
+from sparkdl.stream import records
+from sparkdl.stream.versions import Models, Served
+
+CURRENT = "current.json"
+
+
+class Publisher:
+    """Follows a model's alias for the executors, on the driver.
+
+    folder: URI of the folder that holds ``current.json`` and the graph that it names, which every executor can read.
+    A version that comes in is loaded, its graph built and proven, and written here before ``current.json`` names it.
+    """
+
+    def __init__(self, models: Models, checkpoint: str) -> None:
+        self.models = models
+        self.folder = store.join(checkpoint, records.FOLDER, "model")
+        self.refused: dict[str, str] = {}
+        self._published: Served | None = None
+        models.prove = _graph_of  # what cannot be run without Python is refused as what fails is
+        models.ship = self._write_graph
+
+    @property
+    def version(self) -> str | None:
+        """The one that is published."""
+        return self._published and self._published.version
+
+    def begin(self, served: Served) -> None:
+        """Publish the version to begin with. Raises GraphError for one that cannot run in the JVM, StoreError."""
+        self._write_graph(served)
+        self._publish(served)
+
+    def look(self) -> None:
+        """Publish the version that is to take over, if there is one. Never waits for one to be loaded. Raises StoreError."""
+        self.models.warmed([self.models.candidate.digest] if self.models.candidate else [])
+        served = self.models.now()
+        self.refused.update(self.models.refusals())
+        if served.version != self.version:
+            self._publish(served)
+
+    def _publish(self, served: Served) -> None:
+        store.write_bytes(store.join(self.folder, CURRENT), json.dumps(_told(served), indent=1).encode())
+        self._published = served
+
+    def _write_graph(self, served: Served) -> None:
+        graph = _graph_of(served)
+        uri = store.join(self.folder, _file(graph))
+        if not store.exists(uri):
+            store.write_bytes(uri, graph.content)
+
+
+def last_version(checkpoint: str) -> str | None:
+    """The version that a run on this checkpoint published last, or None."""
+    uri = store.join(checkpoint, records.FOLDER, "model", CURRENT)
+    return json.loads(store.read_bytes(uri))["model_version"] if store.exists(uri) else None
+
+
+def _graph_of(served: Served) -> Graph:
+    return served.model.bundle.graph
+
+
+def _file(graph: Graph) -> str:
+    return f"graph-{graph.sha256}.onnx"
+
+
+def _told(served: Served) -> dict[str, Any]:
+    graph = _graph_of(served)
+    return {
+        "model_version": served.version,
+        "file": _file(graph),
+        "graph": graph.to_json(),
+        "answers": {name: spark_json(kind) for name, kind in answers(served.model.signature).items()},
+    }

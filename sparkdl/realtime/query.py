@@ -1,0 +1,162 @@
+"""RealtimeQuery: a running ``score_stream`` in real time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sparkdl.errors import SparkdlError, StreamError
+from sparkdl.realtime.publish import Publisher
+from sparkdl.score import scan
+from sparkdl.stream.events import as_json
+from sparkdl.stream.status import Status
+
+if TYPE_CHECKING:
+    from pyspark.sql.streaming import StreamingQuery
+
+    from sparkdl.stream.status import StreamStatus
+
+LOOK_EVERY_S = 1.0  # at the model's alias, and whether the query is alive
+RESTARTS = 5  # in a row, each after twice the wait, before the query is given up
+WELL_AFTER_S = 60.0  # so long a run makes good for the failures before it
+logger = logging.getLogger(__name__)
+
+
+class RealtimeQuery:
+    """What ``score_stream(..., mode="realtime")`` gives: like Spark's StreamingQuery, which is its ``query``.
+
+    When an executor or a broker is lost Spark ends the query; it is started again here, from the last offsets that were
+    committed, after 1, 2, 4, … s. Five times in a row; then it has failed. What was scored since those offsets is scored
+    again, with the same ``sparkdl-id``.
+
+    id: 32 hex digits, the same after a restart. name: as it was given, or None. restarts: how many there were.
+    """
+
+    mode = "realtime"
+
+    def __init__(
+        self, launch: Callable[[], StreamingQuery], publisher: Publisher, id: str, checkpoint: str, held: ExitStack
+    ) -> None:
+        self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
+        self.query = launch()
+        self.id, self.name, self.restarts = id, self.query.name, 0
+        self._status = Status(id, self.name)
+        self._rows: dict[tuple[str, int], int] = {}
+        self._error: SparkdlError | None = None
+        self._trouble: str | None = None
+        self._stopping, self._ended = threading.Event(), threading.Event()
+        self._relaunching = threading.Lock()
+        threading.Thread(target=self._watch, name="sparkdl-realtime", daemon=True).start()
+
+    def __repr__(self) -> str:
+        return str(self.status())
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()
+
+    @property
+    def isActive(self) -> bool:
+        """True until it is stopped or given up."""
+        return not self._ended.is_set()
+
+    def status(self) -> StreamStatus:
+        """How it does: version, refused versions, what is wrong. Rows and batches are those of the long batches that have
+        ended; latencies, rows and dead letters of now are in Spark's metrics, under ``sparkdl``."""
+        told = self._status.now()
+        return replace(
+            told,
+            state="running" if told.state == "starting" and self.isActive else told.state,
+            rows=sum(self._rows.values()),
+            batches=len(self._rows),
+            version=self._publisher.version,
+            refused=dict(self._publisher.refused),
+            trouble=self._trouble or self._publisher.models.trouble,
+        )
+
+    def exception(self) -> SparkdlError | None:
+        """What it failed of, or None."""
+        return self._error
+
+    def awaitTermination(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, or for so many seconds; True if it has. Raises what it failed of."""
+        ended = self._ended.wait(timeout)
+        if ended and self._error is not None:
+            raise self._error
+        return ended
+
+    def stop(self) -> None:
+        """End it now. Records since the last committed offsets are scored again by the next run. Raises what it failed of,
+        if it had."""
+        with self._relaunching:
+            self._stopping.set()
+            self.query.stop()
+        self.awaitTermination()
+
+    def _watch(self) -> None:
+        """In a thread, from the start to the end: the model's alias, and the query's life."""
+        try:
+            failures, since = 0, time.monotonic()
+            while not self._stopping.is_set():
+                failure = self._run()
+                if failure is None or self._stopping.is_set():
+                    break
+                failures = 1 if time.monotonic() - since > WELL_AFTER_S else failures + 1
+                if failures > RESTARTS:
+                    self._error = failure
+                    break
+                self._relaunch(failure, 2.0 ** (failures - 1))
+                since = time.monotonic()
+        except Exception as error:  # of Spark's: nobody else would hear of it
+            self._error = _as_stream_error(error, self._checkpoint)
+            self.query.stop()
+        finally:
+            self._status.ended(self._error)
+            self._held.close()
+            self._ended.set()
+
+    def _run(self) -> StreamError | None:
+        """Until the query ends; what it failed of, or None."""
+        from pyspark.errors import StreamingQueryException
+
+        while True:
+            try:
+                if self.query.awaitTermination(LOOK_EVERY_S):
+                    return None
+            except StreamingQueryException as error:
+                return _as_stream_error(error, self._checkpoint)
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self._publisher.look()
+        except (SparkdlError, OSError) as error:  # what runs goes on
+            self._tell(f"{type(error).__name__}: {error}")
+        progress = self.query.lastProgress
+        if progress is not None:
+            told: dict[str, Any] = as_json(progress)
+            self._status.progress(told)
+            self._rows[told["runId"], told["batchId"]] = told["numInputRows"]
+
+    def _relaunch(self, failure: StreamError, wait: float) -> None:
+        self._tell(f"restarted after: {str(failure).strip().splitlines()[-1]}")
+        if self._stopping.wait(wait):
+            return
+        with self._relaunching:
+            if not self._stopping.is_set():
+                self.query = self._launch()
+                self.restarts += 1
+
+    def _tell(self, trouble: str) -> None:
+        self._trouble = trouble
+        logger.warning("query %s: %s", self.name or self.id, trouble)
+
+
+def _as_stream_error(error: Exception, checkpoint: str) -> StreamError:
+    if isinstance(error, StreamError):
+        return error
+    return StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=checkpoint)

@@ -1,0 +1,95 @@
+"""``score_stream(..., mode="realtime")``: what cannot be is refused; then the query starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from sparkdl import store
+from sparkdl.errors import SparkdlError
+from sparkdl.jvm import scorer, session
+from sparkdl.realtime import checks, projection, publish
+from sparkdl.realtime.query import RealtimeQuery
+from sparkdl.stream import records
+from sparkdl.stream.shape import check_types, flat_events, parsed_events, row_schema, shape_of
+from sparkdl.stream.versions import Models
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.streaming import StreamingQuery
+
+    from sparkdl.payloads import Payload
+    from sparkdl.sinks.sink import Sink
+
+BATCH = "5 minutes"  # Spark's own default: after so long offsets are committed, and a batch begins anew
+WARM_UP = 2_000  # made-up rows in each executor before its first record: then the JVM's compilers have seen the code
+SENDING = {"kafka.linger.ms": "0"}  # a record waits for no other
+
+
+def start(
+    events: DataFrame,
+    model: Any,
+    loading: Mapping[str, Any],
+    *,
+    sink: Sink,
+    dead: Sink | None,
+    checkpoint: str,
+    payload: Payload | None,
+    columns: Sequence[str] | None,
+    trigger: str | None,
+    name: str | None,
+    plain: Mapping[str, Any],
+) -> RealtimeQuery:
+    """The query, running. loading: how the model is loaded, for Models. plain: arguments of ``score_stream`` that must not be
+    given here; the others as there. Raises as it does."""
+    checks.check_plain(plain)
+    options = checks.check_events(events)
+    spark = events.sparkSession
+    checks.check_spark(spark)
+    try:
+        session.load(spark)
+    except SparkdlError as error:
+        raise checks.refused(str(error)) from None
+    check_types(events)
+    models = Models(model, spark=spark, **loading)
+    held = ExitStack()
+    try:
+        held.enter_context(records.locked(checkpoint))
+        served = models.first(publish.last_version(checkpoint))
+        scores = served.model
+        sink, dead = checks.check_sinks(sink, dead, scores)
+        parsed = parsed_events(events, payload)
+        flat = flat_events(parsed, payload)
+        shape = shape_of(events, flat, payload, scores, columns, both=False)
+        rows = row_schema(flat, shape, scores)
+        for one in filter(None, (sink, dead)):
+            one.check(spark, rows)
+        _ = scores.bundle.graph  # raises for a model that the JVM cannot run
+        checks.check_slots(spark, options)
+        identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
+        record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
+        publisher = publish.Publisher(models, checkpoint)
+        publisher.begin(served)
+        settings = scorer.Settings(
+            model_version=served.version, invalid="keep", warmup=WARM_UP, timestamp=True,
+            follow=scorer.Following(store.hadoop_uri(publisher.folder)),
+        )  # fmt: skip
+        scored = scorer.of_bundle(spark, scores.bundle, settings)
+        kinds = {field["name"]: field["type"] for field in rows["fields"]}
+        sent = projection.records(
+            parsed, shape, scored, sink=sink, dead=dead, keeps=scores.getOrDefault("handleInvalid") == "keep",
+            key_kind=str(kinds.get(sink.key or "")), query=record.query,
+        )  # fmt: skip
+
+        def launch() -> StreamingQuery:
+            writer = sent.writeStream.format("kafka").outputMode("update").trigger(realTime=trigger or BATCH)
+            writer = writer.options(**{**SENDING, **(sink.options or {}), "includeHeaders": "true"})
+            writer = writer.option("kafka.bootstrap.servers", sink.servers)
+            writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
+            return (writer.queryName(name) if name else writer).start()
+
+        return RealtimeQuery(launch, publisher, record.query, checkpoint, held)
+    except BaseException:
+        held.close()
+        raise
