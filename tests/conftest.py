@@ -24,6 +24,17 @@ CONF = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is marked for the other lane is a soak test on this one."""
+    here = kafka.lane()
+    for item in items:
+        if (mark := item.get_closest_marker("lane")) and mark.args != (here,):
+            if mark.args not in (("latest",), ("spark35",)):
+                raise pytest.UsageError(f"{item.nodeid}: lane takes 'latest' or 'spark35' (got {mark.args})")
+            item.add_marker("soak")
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     """A classic session on local[2]."""

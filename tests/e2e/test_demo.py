@@ -108,6 +108,7 @@ def test_the_registrys_champion_scored_and_did_not_drift(demo, here):
     assert told["digest"] == json.loads((here / ".demo/evaluation.json").read_text())["digest"]
 
 
+@pytest.mark.lane("spark35")
 def test_the_pages_first_example_runs_as_printed(environment, tmp_path):
     lines = re.search(r"```sh\n(.*?)```", (ROOT / "docs/jobs.md").read_text(), re.DOTALL)[1]
     ran = subprocess.run(
@@ -161,7 +162,9 @@ def arrive(tmp_path, name, rows):
     (tmp_path / "staged.parquet").rename(tmp_path / f"arriving/{name}.parquet")
 
 
-@pytest.mark.parametrize(("to", "number"), [("jvm", signal.SIGTERM), ("python", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("to", "number"), [("jvm", signal.SIGTERM), pytest.param("python", signal.SIGINT, marks=pytest.mark.lane("latest"))]
+)
 def test_a_signal_ends_a_stream_between_batches_and_the_next_run_takes_up_the_rest(
     stream, environment, here, tmp_path, to, number
 ):
@@ -187,6 +190,7 @@ def test_a_signal_ends_a_stream_between_batches_and_the_next_run_takes_up_the_re
     assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == sorted(table["id"].to_pylist())
 
 
+@pytest.mark.lane("spark35")
 def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(stream, environment, here, tmp_path):
     query = stream()
     python = python_of(query)

@@ -17,6 +17,8 @@ import psutil
 import pyspark
 import pytest
 
+pytestmark = pytest.mark.lane("spark35")
+
 JOB = Path(__file__).with_name("faults_job.py")
 ROWS, EPOCHS = 400, 4
 SMALL = {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}

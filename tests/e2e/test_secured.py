@@ -22,7 +22,7 @@ from torch import nn
 import sparkdl
 
 ROOT = standalone.ROOT
-pytestmark = pytest.mark.timeout(900)  # the first to run fetches jars
+pytestmark = [pytest.mark.lane("latest"), pytest.mark.timeout(900)]  # the first to run fetches jars
 NEWEST = pyspark.__version__ >= "4"  # whose RPC can be TLS
 PATIENCE = 120
 

@@ -25,6 +25,7 @@ def test_kills_of_two_schedulers(tmp_path, slots, kills):
     assert f'"slots": {{"there already": {slots}}}' in again.said[-1]
 
 
+@pytest.mark.lane("latest")
 def test_a_driver_that_stands_still_ends_when_another_has_its_slot(tmp_path):
     """All of its processes are stopped in the middle of a slot, for longer than its lease."""
     scene = slot_scene.Scene(tmp_path, slots=1, files=2, lease=2)

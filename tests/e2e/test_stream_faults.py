@@ -63,6 +63,7 @@ def test_the_driver_dies_before_its_commit_after_it_and_at_any_moment(scene, spa
     assert (counts["version 1"], counts["version 2"] > 0) == (396, True)
 
 
+@pytest.mark.lane("latest")
 def test_an_executor_dies(scene):
     job = scene.start(master="local-cluster[2,1,1024]")
     for _ in range(2):
@@ -99,6 +100,7 @@ def kill_workers():
                 process.kill()
 
 
+@pytest.mark.lane("spark35")
 def test_the_kafka_broker_dies(scene, spark, own_broker):  # noqa: F811
     own_broker.create_topic("events", 2)
     drawn = random.Random(SEED)
@@ -117,6 +119,7 @@ def test_a_poison_record_every_thousand(tmp_path, spark):
     assert (status.rows, status.scored, sum(status.dead.values())) == (8_000, 7_992, 8)
 
 
+@pytest.mark.lane("spark35")
 def test_ten_times_as_much_at_once(scene, spark):
     query = scene.stream(spark, trigger="100 milliseconds")
     try:
@@ -130,6 +133,7 @@ def test_ten_times_as_much_at_once(scene, spark):
     assert max(map(len, scene.tables("out").values())) <= 2_000  # the source's own limit holds: two files a batch
 
 
+@pytest.mark.lane("latest")
 def test_a_query_is_told_to_stop_at_any_moment_while_rows_arrive(scene, spark):
     drawn = random.Random(SEED)
     for _ in range(4):

@@ -13,6 +13,8 @@ from sparkdl import ObjectDetector, TorchModel
 from sparkdl.errors import DataError, InvalidParamError
 from sparkdl.evaluate import evaluate
 
+pytestmark = pytest.mark.lane("latest")
+
 LABELS = ("circle", "square")
 COLOURS = ((220, 60, 50), (70, 90, 220))
 SCHEMA = "id long, image binary, boxes array<struct<xmin:double,ymin:double,xmax:double,ymax:double,label:string>>"

@@ -162,8 +162,18 @@ def test_every_kind_of_column_several_outputs_and_callable_parts(points):
 
 @pytest.mark.parametrize(
     ("rows", "optimizer", "arguments"),
-    [(65, "SGD", {"momentum": 0.9}), (101, "AdamW", {"weight_decay": 0.05})],
-    ids=["SGD, rank 0 has no row in the last step", "AdamW, a ragged last batch"],
+    [
+        pytest.param(
+            65,
+            "SGD",
+            {"momentum": 0.9},
+            id="SGD, rank 0 has no row in the last step",
+            marks=pytest.mark.lane("spark35"),
+        ),
+        pytest.param(
+            101, "AdamW", {"weight_decay": 0.05}, id="AdamW, a ragged last batch", marks=pytest.mark.lane("latest")
+        ),
+    ],
 )
 def test_two_ranks_equal_one_process_with_the_doubled_batch(points, tmp_path, rows, optimizer, arguments):
     """Weight for weight in float64: the loop is written out here, fed with the rows that the ranks' readers give."""

@@ -11,6 +11,8 @@ from sparkdl import KerasEstimator, TorchEstimator, TorchModel
 from sparkdl.errors import InvalidParamError
 from sparkdl.evaluate import evaluate
 
+pytestmark = pytest.mark.lane("spark35")
+
 os.environ["KERAS_BACKEND"] = "torch"
 keras = pytest.importorskip("keras")
 ROWS = 48

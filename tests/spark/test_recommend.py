@@ -16,6 +16,8 @@ from sparkdl.errors import (
 )
 from sparkdl.evaluate import evaluate
 
+pytestmark = pytest.mark.lane("latest")
+
 TOPICS = ("art", "law", "tax")
 ITEMS = [f"{topic}{i}" for topic in TOPICS for i in range(4)]
 

@@ -10,6 +10,8 @@ from sparkdl.errors import DataError, EmptyDatasetError, InvalidParamError, Sign
 from sparkdl.evaluate import evaluate
 from sparkdl.ready.recurrent import Forecaster
 
+pytestmark = pytest.mark.lane("spark35")
+
 LENGTH, SEASON, HORIZON, EPOCHS = 16, 8, 4, 12
 FAST = {"numProc": 1, "verbose": False, "collective": "torch"}
 

@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import run as examples  # noqa: E402
 
+pytestmark = pytest.mark.lane("latest")
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -40,8 +40,15 @@ def begun(told):
     return [message["step"] for message in told if message["kind"] == "begins" and message["rank"] == 0]
 
 
-@pytest.mark.parametrize("backend", ["horovod", "torch"])
-@pytest.mark.parametrize("culprit", [0, 1])
+@pytest.mark.parametrize(
+    ("culprit", "backend"),
+    [
+        pytest.param(0, "horovod", marks=pytest.mark.lane("latest")),
+        pytest.param(1, "torch", marks=pytest.mark.lane("latest")),
+        pytest.param(0, "torch", marks=pytest.mark.lane("spark35")),
+        pytest.param(1, "horovod", marks=pytest.mark.lane("spark35")),
+    ],
+)
 def test_a_worker_killed_in_mid_run_is_launched_again_and_resumes(spark, folder, culprit, backend):
     def disturb(rank, step):
         if rank == culprit and step == 7 and once(folder, "killed"):
@@ -77,7 +84,9 @@ def test_a_stopped_process_is_named_and_ended(spark, folder):
     assert launch(spark, lambda collective: "the next one works", 2) == "the next one works"
 
 
-@pytest.mark.parametrize("culprit", [0, 1])
+@pytest.mark.parametrize(
+    "culprit", [pytest.param(0, marks=pytest.mark.lane("latest")), pytest.param(1, marks=pytest.mark.lane("spark35"))]
+)
 def test_a_rank_that_does_not_go_on_is_named_not_the_one_that_waits_for_it(spark, folder, culprit):
     def disturb(rank, step):
         if rank == culprit and step == 3 and once(folder, "slept"):

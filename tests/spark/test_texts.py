@@ -10,6 +10,8 @@ from sparkdl.errors import ColumnNotFoundError, DataError, EmptyDatasetError, In
 from sparkdl.evaluate import evaluate
 from sparkdl.preprocess import Text
 
+pytestmark = pytest.mark.lane("spark35")
+
 CITIES = ["Ghent", "Lyon", "Porto", "Turin", "Malmo", "Kiel"]
 NAMES = ["Ada", "Bruno", "Chen", "Dora", "Elif"]
 

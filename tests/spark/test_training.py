@@ -99,7 +99,13 @@ class DiesAt(Callback):
             raise ConnectionAbortedError("the power is gone")
 
 
-@pytest.mark.parametrize(("every", "at"), [("1 epoch", (2, 3)), ("2 steps", (1, 5))])
+@pytest.mark.parametrize(
+    ("every", "at"),
+    [
+        pytest.param("1 epoch", (2, 3), marks=pytest.mark.lane("spark35")),
+        pytest.param("2 steps", (1, 5), marks=pytest.mark.lane("latest")),
+    ],
+)
 def test_a_fit_that_was_interrupted_resumes_to_the_same_weights(points, tmp_path, every, at):
     place = str(tmp_path / "checkpoints")
     settings = {"validationFraction": 0.2, "scheduler": "cosineannealing", "metrics": ["auroc"]}
@@ -222,10 +228,17 @@ class Normed(nn.Module):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"syncBatchNorm": True, "precision": "bfloat16", "gradientCompression": "bfloat16"},
-        {"compileModel": True, "precision": "float16", "gradientCompression": "float16", "dropLast": True},
+        pytest.param(
+            {"syncBatchNorm": True, "precision": "bfloat16", "gradientCompression": "bfloat16"},
+            id="sync batch norm, bfloat16",
+            marks=pytest.mark.lane("spark35"),
+        ),
+        pytest.param(
+            {"compileModel": True, "precision": "float16", "gradientCompression": "float16", "dropLast": True},
+            id="compiled, float16",
+            marks=pytest.mark.lane("latest"),
+        ),
     ],
-    ids=["sync batch norm, bfloat16", "compiled, float16"],
 )
 def test_every_recipe_learns_on_the_executors(points, settings):
     torch.manual_seed(0)
@@ -249,6 +262,7 @@ def test_a_stage_of_a_pipeline(points, tmp_path):
     assert BinaryClassificationEvaluator(labelCol="side", rawPredictionCol="prediction").evaluate(scored) > 0.9
 
 
+@pytest.mark.lane("latest")
 def test_cross_validation_of_two_fits_at_a_time(points):
     """Each wants both slots: they take turns."""
     tried = estimator(model=net(), task="regression", labelCol="target", epochs=3)
@@ -262,6 +276,7 @@ def test_cross_validation_of_two_fits_at_a_time(points):
     assert tried.getLearningRate() == 0.02
 
 
+@pytest.mark.lane("spark35")
 def test_train_validation_split(points):
     tried = estimator(task="regression", labelCol="target", epochs=2)
     grid = ParamGridBuilder().addGrid(tried.learningRate, [1e-5, 0.05]).build()

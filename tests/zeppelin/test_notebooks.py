@@ -9,6 +9,16 @@ from paragraphs import written
 NOTEBOOKS = sorted(Path(__file__).resolve().parents[2].glob("examples/*/*.zpln"))
 LIMIT = 102_400  # bytes of output that Zeppelin keeps
 IDS = [path.name.partition("_")[0] for path in NOTEBOOKS]
+# Of what both lanes need not run: the example of the same name is run on the other one (tests/e2e/test_examples.py).
+LANES = {
+    "diagnosis": "latest", "fraud": "latest", "image-recognition": "spark35", "log-monitoring": "spark35",
+    "online-education-qa": "spark35", "recommendation": "spark35", "regression-first-notebook": "latest",
+    "speech-recognition": "latest",
+}  # fmt: skip
+RUNS = [
+    pytest.param(path, id=name, marks=[pytest.mark.lane(LANES[name])] if name in LANES else [])
+    for path, name in zip(NOTEBOOKS, IDS, strict=True)
+]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -124,7 +134,7 @@ globals().update(kept)
 """
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=IDS)
+@pytest.fixture(scope="module", params=RUNS)
 def run(request, zeppelin):
     """The notebook's name, and its paragraphs after they ran one after the other, with names of their own."""
     assert zeppelin.run(KEEP).code == "SUCCESS"
