@@ -157,7 +157,12 @@ class ScoreStreamConf(_Scoring):
     source: SourceConf = Field(description="where events come from")
     checkpoint: str = Field(description="where the query keeps what it has done")
     deadLetter: SinkConf | None = Field(None, description="where rows that cannot be scored go: a URI, or a sink's map")
-    trigger: str = Field("1 second", description="time between micro-batches, or 'available now' to stop at the end")
+    mode: str = Field("microbatch", description="microbatch, realtime (Spark 4.3, Kafka to Kafka), or auto")
+    trigger: str | None = Field(
+        None,
+        description="time between micro-batches, 1 second by default, or 'available now' to stop at the end; in real time "
+        "between commits of offsets, 5 minutes by default",
+    )
     challenger: str | None = Field(None, description="a second model, scored beside the first and compared")
     share: float = Field(0.0, ge=0, le=1, description="of the rows that the challenger serves")
     shareBy: str | None = Field(None, description="the column whose hash decides which rows these are")
@@ -168,8 +173,21 @@ class ScoreStreamConf(_Scoring):
         if isinstance(value, str):
             return {"kind": "parquet", "uri": value}
         if isinstance(value, dict) and "kind" in value:
-            one_of(value["kind"], ("parquet", "delta"))
+            one_of(value["kind"], SINKS)
         return value
+
+    @field_validator("mode")
+    @classmethod
+    def _known_mode(cls, value: str) -> str:
+        from sparkdl.stream.start import MODES
+
+        return one_of(value, MODES)
+
+    @model_validator(mode="after")
+    def _letters_that_can_be_replayed(self) -> ScoreStreamConf:
+        if self.mode == "microbatch" and self.deadLetter is not None and self.deadLetter.kind == "kafka":
+            raise ValueError("deadLetter of kind 'kafka' is for mode realtime; name a table: parquet or delta")
+        return self
 
 
 class ReplayConf(_Scoring):

@@ -20,6 +20,7 @@ class TrainConf(Conf):
     application: str | None = Field(None, description="a ready estimator, such as ImageClassifier, instead of a model")
     bundle: str = Field(description="where the bundle is written")
     overwrite: bool = Field(False, description="replace a bundle that is there")
+    graph: bool = Field(False, description="put the model's ONNX graph, which runs without Python, into the bundle")
     resume: bool = Field(
         False, description="go on with the run in estimator.checkpointDir that was interrupted, if any"
     )

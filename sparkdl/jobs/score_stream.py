@@ -34,7 +34,7 @@ def plan(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> Iterator[
     yield "sink", f"{sink!r}, columns {[field['name'] for field in rows['fields']]}"
     yield "deadLetter", repr(dead) if dead else "none: what cannot be scored ends the query, or follows handleInvalid"
     state = "goes on" if store.exists(conf.checkpoint) else "a new one"
-    yield "checkpoint", f"{store.shown(conf.checkpoint)}, {state}; trigger {conf.trigger}"
+    yield "checkpoint", f"{store.shown(conf.checkpoint)}, {state}; mode {conf.mode}"
 
 
 def start(run: Run, conf: ScoreStreamConf, args: argparse.Namespace) -> int:

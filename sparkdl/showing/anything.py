@@ -79,6 +79,7 @@ _MAKERS: dict[str, Any] = {
     "ScoredTable": lambda x: [facts.of_table(x)],
     "TrainingSummary": _summary,
     "ScoreQuery": streams.with_pictures,
+    "RealtimeQuery": streams.with_pictures,
     "StreamingQuery": streams.with_pictures,
     "StreamStatus": lambda x: [Facts(tuple(x.lines()))],
     "Figure": _figure,

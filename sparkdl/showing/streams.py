@@ -21,7 +21,8 @@ _DRAWN = {"throughput": "rows a second over time", "latency": "milliseconds of a
 def is_query(x: Any) -> bool:
     """True for a ``score_stream`` and for any other streaming query of Spark's."""
     return any(
-        (kind.__module__, kind.__name__) == ("sparkdl.stream.query", "ScoreQuery")
+        (kind.__module__, kind.__name__)
+        in (("sparkdl.stream.query", "ScoreQuery"), ("sparkdl.realtime.query", "RealtimeQuery"))
         or (kind.__name__ == "StreamingQuery" and kind.__module__.startswith("pyspark.sql"))
         for kind in type(x).__mro__
     )
@@ -41,7 +42,7 @@ def checked(query: Any) -> Any:
 def pieces_of(query: Any) -> list[Piece]:
     """How it is now, and bars of how it went."""
     if not hasattr(query, "events"):
-        return [Facts(tuple(_of_spark(query)))]
+        return [Facts(tuple(query.status().lines() if callable(query.status) else _of_spark(query)))]
     lines, run = query.status().lines(), _run(query)
     if len(run.times) > 1:
         lines.append(("rows/s", plain.sparkline(run.a_second(run.rows))))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparkdl.conf.stream import MonitorConf, PayloadConf, ReplayConf, ScoreStreamConf, SinkConf, SourceConf
     from sparkdl.model import TorchModel
     from sparkdl.payloads import Payload
+    from sparkdl.realtime.query import RealtimeQuery
     from sparkdl.sinks.sink import Sink
     from sparkdl.stream.monitor import Monitor
     from sparkdl.stream.query import ScoreQuery
@@ -59,7 +60,9 @@ def monitor(conf: MonitorConf | None, **about: Any) -> Monitor | None:
     return Monitor(about=about, **conf.model_dump(exclude_none=True)) if conf else None
 
 
-def start(spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Monitor | None = None) -> ScoreQuery:
+def start(
+    spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Monitor | None = None
+) -> ScoreQuery | RealtimeQuery:
     """The query, started. trusted: as for ``Bundle.load``. Raises as ``score_stream`` does, and SourceNotFoundError as
     ``events``."""
     from sparkdl.stream.start import score_stream
@@ -68,6 +71,7 @@ def start(spark: SparkSession, conf: ScoreStreamConf, trusted: Any, monitor: Mon
         events(spark, conf.source),
         checkpoint=conf.checkpoint,
         deadLetter=sink(conf.deadLetter) if conf.deadLetter else None,
+        mode=conf.mode,
         trigger=conf.trigger,
         challenger=conf.challenger,
         share=conf.share,
@@ -116,7 +120,7 @@ def check(events: DataFrame, conf: ScoreStreamConf | ReplayConf, model: TorchMod
     return rows
 
 
-def run_to_end(query: ScoreQuery, told_to_end: threading.Event) -> None:
+def run_to_end(query: ScoreQuery | RealtimeQuery, told_to_end: threading.Event) -> None:
     """Wait until the query ends, or until it is told to: then it ends the micro-batch that runs, and no other begins.
     Raises what the query failed with.
     """

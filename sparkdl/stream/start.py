@@ -109,7 +109,7 @@ def score_stream(
     _check_mode(mode)
     checkpoint = _checkpoint(checkpoint)
     sink, dead_sink = _sinks(sink, deadLetter)
-    loading = {"registry": registry, "trusted": trusted, "settings": settings}
+    loading: dict[str, Any] = {"registry": registry, "trusted": trusted, "settings": settings}
     if mode != "microbatch":
         try:
             return realtime.start(

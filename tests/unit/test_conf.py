@@ -38,7 +38,7 @@ def test_a_good_one(load):
     )
     assert made.deadLetter.told == {"uri": "dead"}
     assert made.sink.told == {"servers": "b:9092", "topic": "t"}
-    assert (made.trigger, made.share, made.payload) == ("1 second", 0.0, None)
+    assert (made.mode, made.trigger, made.share, made.payload) == ("microbatch", None, 0.0, None)
 
 
 BAD = [
@@ -47,7 +47,7 @@ BAD = [
     ({"sink": {"kind": "parquet", "url": "out"}}, ["sink.url: there is no such key; did you mean 'uri'?"]),
     ({"sink": {"kind": "parquet", "topic": "t"}}, ["a sink of kind 'parquet' has no topic; its keys are ['uri',"]),
     ({"sink": {"kind": "kafka", "topic": "t"}}, ["a sink of kind 'kafka' needs servers"]),
-    ({"deadLetter": {"kind": "kafka", "servers": "b", "topic": "t"}}, ["deadLetter: must be one of ['parquet', 'delta']"]),
+    ({"deadLetter": {"kind": "kafka", "servers": "b", "topic": "t"}}, ["deadLetter of kind 'kafka' is for mode realtime"]),
     ({"source": {"format": "json", "columns": "id bigint"}}, ["source: a source of format 'json' needs a path"]),
     ({"source": {"format": "csv", "path": "x"}}, ["needs its columns, as DDL"]),
     ({"source": {"format": "kafka", "columns": "id int"}}, ["Kafka has columns of its own"]),
@@ -266,7 +266,7 @@ def test_what_is_printed_holds_no_secret(load, monkeypatch):
     assert "${env:JAAS}" in told
     assert "very secret" not in told
     assert "hunter2" not in told
-    assert "trigger: 1 second" in told  # a default
+    assert "mode: microbatch" in told  # a default
 
 
 def test_train_that_cannot_resume(load):
