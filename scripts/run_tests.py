@@ -3,8 +3,9 @@
     python scripts/run_tests.py [--lane latest] [-- PYTEST ARGUMENTS]
 
 The lanes run side by side, each line headed by its lane; their tests wait for JVMs more than they compute. tests/unit runs
-first: it needs no JVM, so a mistake shows in seconds. The last line printed is `total: N passed, N failed, N skipped`,
-over both lanes; an error counts as failed.
+first: it needs no JVM, so a mistake shows in seconds. The last lines printed are those that a log cut short still shows:
+why tests were skipped, each lane's seconds, every failed test with the first line of its error, and `total: N passed,
+N failed, N skipped` over both lanes; an error counts as failed.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LANES = ("latest", "spark35")
 NO_TESTS = 5  # pytest's exit status when it collected none
+WIDTH = 200  # characters of a line that tells of a skip or a failure
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one or several pytest runs came to."""
+    """What one or several pytest runs came to. reasons: why tests were skipped. failures: a line for each."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    failures: tuple[str, ...] = ()
 
     def __add__(self, other: Result) -> Result:
         return Result(
@@ -41,6 +44,7 @@ class Result:
             self.failed + other.failed,
             self.skipped + other.skipped,
             self.reasons + other.reasons,
+            self.failures + other.failures,
         )
 
     @property
@@ -54,18 +58,41 @@ def read_report(report: Path, status: int) -> Result:
     try:
         cases = list(ET.parse(report).iter("testcase"))
     except (OSError, ET.ParseError):
-        return Result() if status in (0, NO_TESTS) else Result(failed=1)
-    failed = sum(any(c.find(t) is not None for t in ("failure", "error")) for c in cases)
-    skips = [found for c in cases if (found := c.find("skipped")) is not None]
+        return Result() if status in (0, NO_TESTS) else _broken(report, status)
+    failed = [_told(c, bad) for c in cases for bad in c if bad.tag in ("failure", "error")]
+    skipped = [found for c in cases if (found := c.find("skipped")) is not None]
     result = Result(
-        passed=len(cases) - failed - len(skips),
-        failed=failed,
-        skipped=len(skips),
-        reasons=Counter(skip.get("message", "") for skip in skips),
+        passed=len(cases) - len(failed) - len(skipped),
+        failed=len(failed),
+        skipped=len(skipped),
+        reasons=Counter(skip.get("message", "") for skip in skipped),
+        failures=tuple(failed),
     )
     if status not in (0, NO_TESTS) and not failed:  # it broke outside a test: usage, interrupt
-        return result + Result(failed=1)
+        return result + _broken(report, status)
     return result
+
+
+def _broken(report: Path, status: int) -> Result:
+    return Result(failed=1, failures=(f"{report.stem}: pytest ended with status {status}",))
+
+
+def _told(case: ET.Element, bad: ET.Element) -> str:
+    """The failed test as pytest names it, and the first line of its error."""
+    file = case.get("classname", "").replace(".", "/")
+    test = f"{file}.py::{case.get('name')}" if file else str(case.get("name"))
+    return f"{test}: {(bad.get('message') or '').strip().partition(chr(10))[0]}"
+
+
+def skips(lane: str, result: Result) -> list[str]:
+    """Why tests were skipped, in a line, if any were."""
+    why = "; ".join(f"{n} × {reason}" for reason, n in result.reasons.most_common())
+    return [f"skipped on {lane}: {why}"[:WIDTH]] if why else []
+
+
+def failures(lane: str, result: Result) -> list[str]:
+    """A line for each failed test."""
+    return [f"FAILED on {lane}: {one}"[:WIDTH] for one in result.failures]
 
 
 def plan(extra: Sequence[str], root: Path = ROOT) -> list[tuple[str, list[str]]]:
@@ -122,10 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         heads = [f"{lane:<{max(map(len, lanes))}} | " if len(lanes) > 1 else "" for lane in lanes]
         runs = [pool.submit(run_lane, lane, words[cut + 1 :], head) for lane, head in zip(lanes, heads, strict=True)]
         done = [run.result() for run in runs]
-    lines = []
-    for lane, (result, seconds) in zip(lanes, done, strict=True):
-        lines += [f"skipped on {lane}: {n} × {why}" for why, n in result.reasons.most_common()]
-        lines.append(f"{lane}: {seconds:.0f} s")
+    ended = list(zip(lanes, done, strict=True))
+    lines = [line for lane, (result, _) in ended for line in skips(lane, result)]
+    lines += [f"{lane}: {seconds:.0f} s" for lane, (_, seconds) in ended]
+    lines += [line for lane, (result, _) in ended for line in failures(lane, result)]
     total = sum((result for result, _ in done), Result())
     print()
     print("\n".join(lines))

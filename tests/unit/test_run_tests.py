@@ -21,8 +21,8 @@ Result = run_tests.Result
 
 REPORT = """<testsuites><testsuite name="pytest">
 <testcase classname="a" name="passes"/>
-<testcase classname="a" name="fails"><failure message="x">y</failure></testcase>
-<testcase classname="a" name="breaks"><error message="x">y</error></testcase>
+<testcase classname="tests.a" name="fails"><failure message="x&#10;more">y</failure></testcase>
+<testcase classname="tests.a" name="breaks"><error message="x">y</error></testcase>
 <testcase classname="a" name="skips"><skipped message="no GPU"/></testcase>
 <testcase classname="b" name="skips"><skipped message="no GPU"/></testcase>
 </testsuite></testsuites>"""
@@ -50,12 +50,14 @@ def test_a_report_is_counted(tmp_path, report, status, expected):
     assert (result.passed, result.failed, result.skipped) == expected
     if report == REPORT:
         assert result.reasons == {"no GPU": 2}
+        assert result.failures == ("tests/a.py::fails: x", "tests/a.py::breaks: x")
+    assert len(result.failures) == result.failed
 
 
 def test_results_add_up():
-    one = Result(1, 2, 1, run_tests.Counter({"no GPU": 1}))
-    two = Result(3, 0, 2, run_tests.Counter({"no GPU": 1, "no HDFS": 1}))
-    assert one + two == Result(4, 2, 3, run_tests.Counter({"no GPU": 2, "no HDFS": 1}))
+    one = Result(1, 2, 1, run_tests.Counter({"no GPU": 1}), ("a", "b"))
+    two = Result(3, 1, 2, run_tests.Counter({"no GPU": 1, "no HDFS": 1}), ("c",))
+    assert one + two == Result(4, 3, 3, run_tests.Counter({"no GPU": 2, "no HDFS": 1}), ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,24 @@ def test_the_last_line_is_the_total(tested_project, unit, spark, args, last, sta
     done = subprocess.run(command, cwd=tested_project, env=QUICK, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == last
     assert done.returncode == status
+
+
+def test_the_last_lines_tell_what_was_skipped_and_what_failed(tested_project):
+    (tested_project / "tests/unit/test_unit.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('why', ['no GPU', 'no GPU', 'no HDFS'])\ndef test_a(why): pytest.skip(why)\n"
+        "def test_b(): raise ValueError('one\\ntwo')\n"
+    )
+    (tested_project / "tests/spark/test_spark.py").write_text("import nothing_such")
+    command = [sys.executable, "scripts/run_tests.py"]
+    done = subprocess.run(command, cwd=tested_project, env=QUICK, capture_output=True, text=True)
+    lines = done.stdout.splitlines()[-9:]
+    assert lines[:2] == [f"skipped on {lane}: 2 × no GPU; 1 × no HDFS" for lane in run_tests.LANES]
+    assert [line.split(":")[0] for line in lines[2:4]] == list(run_tests.LANES)
+    for lane, first, second in zip(run_tests.LANES, lines[4:8:2], lines[5:8:2], strict=True):
+        assert first == f"FAILED on {lane}: tests/unit/test_unit.py::test_b: ValueError: one"
+        assert second.startswith(f"FAILED on {lane}: tests.spark.test_spark: ")
+    assert lines[-1] == "total: 0 passed, 4 failed, 6 skipped"
 
 
 def test_the_lanes_python_is_the_workers_python(tested_project):
