@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sparkdl.conf.base import Conf
 from sparkdl.errors import did_you_mean
@@ -156,8 +156,8 @@ class ScoreStreamConf(_Scoring):
 
     source: SourceConf = Field(description="where events come from")
     checkpoint: str = Field(description="where the query keeps what it has done")
-    deadLetter: SinkConf | None = Field(None, description="where rows that cannot be scored go: a URI, or a sink's map")
     mode: str = Field("microbatch", description="microbatch, realtime (Spark 4.3, Kafka to Kafka), or auto")
+    deadLetter: SinkConf | None = Field(None, description="where rows that cannot be scored go: a URI, or a sink's map")
     trigger: str | None = Field(
         None,
         description="time between micro-batches, 1 second by default, or 'available now' to stop at the end; in real time "
@@ -183,11 +183,12 @@ class ScoreStreamConf(_Scoring):
 
         return one_of(value, MODES)
 
-    @model_validator(mode="after")
-    def _letters_that_can_be_replayed(self) -> ScoreStreamConf:
-        if self.mode == "microbatch" and self.deadLetter is not None and self.deadLetter.kind == "kafka":
-            raise ValueError("deadLetter of kind 'kafka' is for mode realtime; name a table: parquet or delta")
-        return self
+    @field_validator("deadLetter")
+    @classmethod
+    def _can_be_replayed(cls, value: SinkConf | None, info: ValidationInfo) -> SinkConf | None:
+        if value is not None and value.kind == "kafka" and info.data.get("mode") == "microbatch":
+            raise ValueError("one of kind 'kafka' is for mode realtime; name a table: parquet or delta")
+        return value
 
 
 class ReplayConf(_Scoring):

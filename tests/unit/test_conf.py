@@ -47,7 +47,7 @@ BAD = [
     ({"sink": {"kind": "parquet", "url": "out"}}, ["sink.url: there is no such key; did you mean 'uri'?"]),
     ({"sink": {"kind": "parquet", "topic": "t"}}, ["a sink of kind 'parquet' has no topic; its keys are ['uri',"]),
     ({"sink": {"kind": "kafka", "topic": "t"}}, ["a sink of kind 'kafka' needs servers"]),
-    ({"deadLetter": {"kind": "kafka", "servers": "b", "topic": "t"}}, ["deadLetter of kind 'kafka' is for mode realtime"]),
+    ({"deadLetter": {"kind": "kafka", "servers": "b", "topic": "t"}}, ["deadLetter: one of kind 'kafka' is for mode realtime"]),
     ({"source": {"format": "json", "columns": "id bigint"}}, ["source: a source of format 'json' needs a path"]),
     ({"source": {"format": "csv", "path": "x"}}, ["needs its columns, as DDL"]),
     ({"source": {"format": "kafka", "columns": "id int"}}, ["Kafka has columns of its own"]),

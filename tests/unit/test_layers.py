@@ -16,7 +16,7 @@ SPARK_INSIDE = {
     "doctor.py", "data/materialize.py", "jobs/code.py", "jobs/signals.py", "runner.py", "score/udf.py", "score/worker.py", "score/batch.py", "score/sources.py",
     "payloads.py", "registry/uri.py", "session.py", "train/launcher.py", "zeppelin.py",
 }  # only their functions do  # fmt: skip
-SPARK_INSIDE_FOLDERS = ("decode/", "jvm/", "preprocess/", "showing/", "sinks/", "stream/")  # the same
+SPARK_INSIDE_FOLDERS = ("decode/", "jvm/", "preprocess/", "realtime/", "showing/", "sinks/", "stream/")  # the same
 HOROVOD = {
     "doctor.py", "build_horovod.py", "horovod_source.py", "horovod_target.py", "train/collective.py",
     "train/launcher.py", "train/local.py",
