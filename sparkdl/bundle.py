@@ -22,6 +22,7 @@ from sparkdl.bundle_files import MANIFEST, WEIGHTS, check, sha256, without_alias
 from sparkdl.columns import answers
 from sparkdl.errors import BundleError, BundleIntegrityError, SparkdlError, UntrustedBundleError
 from sparkdl.export import build
+from sparkdl.graph import Graph
 from sparkdl.heads import with_inner_outputs
 from sparkdl.probe import describe_outputs, example_inputs, float_dtype, ragged_inputs
 from sparkdl.program import Program
@@ -29,7 +30,6 @@ from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
     from sparkdl.drift import Reference
-    from sparkdl.graph import Graph
     from sparkdl.score.predictor import Predictor
 
 __all__ = ["Bundle", "float_dtype"]
@@ -279,6 +279,7 @@ class Bundle:
             self.program,
             self.weights,
             self.signature,
+            self.stored_graph,
             {"task": self.task, "metrics": self.metrics, "training": self.training},
         )
 
@@ -329,6 +330,8 @@ class Bundle:
         """The bundle out of the contents of its files, checked. Raises as ``load`` does."""
         trusted = programs.checked_trust(trusted)
         manifest = check(files, uri)
+        graph_told = manifest.get("graph")
+        graph = None if graph_told is None else Graph.from_json(graph_told, files.get(bundle_files.GRAPH, b""))
         try:
             weights = safetensors.torch.load(files[WEIGHTS])
             weights.update({alias: weights[name] for alias, name in manifest["aliases"].items()})
@@ -343,7 +346,7 @@ class Bundle:
             signature = Signature.from_json(manifest["signature"])
             bundle_files.check_told(program, manifest)
             bundle = cls(
-                program, weights, signature, manifest["task"], manifest["metrics"], manifest["training"], trusted
+                program, weights, signature, manifest["task"], manifest["metrics"], manifest["training"], trusted, graph
             )
         except (KeyError, TypeError, AttributeError, ValueError, safetensors.SafetensorError) as error:
             raise BundleIntegrityError(

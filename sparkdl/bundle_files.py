@@ -19,19 +19,23 @@ from torch import Tensor
 from sparkdl import __version__, store, tasks
 from sparkdl import program as programs
 from sparkdl.errors import BundleIntegrityError, BundleNotFoundError, BundleVersionError
+from sparkdl.graph.graph import FILE as GRAPH
+from sparkdl.graph.graph import Graph
 from sparkdl.program import Program, Weights
 from sparkdl.signature import Signature
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIRST_KINDS = ("export", "import", "pickle")
 
 
-def format_of(program: Program, signature: Mapping[str, Any]) -> int:
+def format_of(program: Program, signature: Mapping[str, Any], graph: Any = None) -> int:
     """The first format that has what this bundle needs: older versions of sparkdl then read what they can run.
-    signature: as the manifest tells it."""
+    signature, graph: as the manifest tells them."""
+    if graph is not None:
+        return 4
     inputs = signature["inputs"]
     if signature.get("decoder") is not None or any(spec.get("preprocess") is not None for spec in inputs):
         return 3
@@ -39,15 +43,21 @@ def format_of(program: Program, signature: Mapping[str, Any]) -> int:
     return 1 if plain and program.kind in _FIRST_KINDS else 2
 
 
-def packed(program: Program, weights: Weights, signature: Signature, told: Mapping[str, Any]) -> dict[str, bytes]:
+def packed(
+    program: Program, weights: Weights, signature: Signature, graph: Graph | None, told: Mapping[str, Any]
+) -> dict[str, bytes]:
     """The files of a bundle; the manifest, last, holds the digests of the others. told: its task, metrics, training."""
     tensors, aliases = without_aliases(weights)
     files = {WEIGHTS: safetensors.torch.save(tensors)}
     if program.kind in programs.FILES:
         files[programs.FILES[program.kind]] = program.content
+    graph_told = {}
+    if graph is not None:
+        files[GRAPH] = graph.content
+        graph_told["graph"] = graph.to_json()
     signature_told = signature.to_json()
     manifest = {
-        "format": format_of(program, signature_told),
+        "format": format_of(program, signature_told, graph),
         "signature": signature_told,
         "program": {
             "kind": program.kind,
@@ -58,6 +68,7 @@ def packed(program: Program, weights: Weights, signature: Signature, told: Mappi
         "aliases": aliases,
         "versions": {"sparkdl": __version__, "torch": torch.__version__},
         "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
+        **graph_told,
         **told,
     }
     files[MANIFEST] = json.dumps(manifest, indent=2, sort_keys=True).encode()
@@ -86,7 +97,7 @@ def check_told(program: Program, manifest: Mapping[str, Any]) -> None:
     """Raise ValueError if a field of the manifest has no meaning."""
     fields = {
         "program.kind": program.kind in programs.KINDS,
-        "format": manifest["format"] >= format_of(program, manifest["signature"]),
+        "format": manifest["format"] >= format_of(program, manifest["signature"], manifest.get("graph")),
         "program.factory": isinstance(program.factory, str),
         "program.kwargs": program.kwargs is None or isinstance(program.kwargs, dict),
         "program.reason": isinstance(program.reason, str),

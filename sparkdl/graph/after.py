@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def answered(nodes: Nodes, bundle: Bundle) -> tuple[Output, ...]:
     """The graph's outputs, which are added: one for each of ``columns.answers``, of the same dtype."""
     signature = bundle.signature
     shapes = {spec.name: spec.shape for spec in signature.outputs}
-    made = nodes.outputs if bundle.program.kind != "onnx" else _predicted(nodes, bundle.task)
+    made = nodes.outputs if bundle.program.kind != "onnx" else _predicted(nodes, bundle.task, shapes)
     if signature.decoder is not None:
         made = _decoded(signature.decoder, nodes, made)
     found = []
@@ -41,7 +42,7 @@ def answered(nodes: Nodes, bundle: Bundle) -> tuple[Output, ...]:
     return tuple(found)
 
 
-def _predicted(nodes: Nodes, task: str | None) -> Values:
+def _predicted(nodes: Nodes, task: str | None, shapes: Mapping[str, tuple[int, ...]]) -> Values:
     """``tasks.predictions``, of a model that is ONNX and whose outputs no task has been applied to."""
     others = dict(nodes.outputs)
     if task is None:
@@ -61,7 +62,8 @@ def _predicted(nodes: Nodes, task: str | None) -> Values:
         above = nodes.add("Greater", positive, nodes.constant(0.5, "float32"))
         decided = nodes.add("Reshape", above, nodes.constant([-1], "int64"))
         return {"prediction": decided, "probability": nodes.add("Concat", negative, positive, axis=1), **others}
-    return {"prediction": main, **others}
+    is_scalar = shapes["prediction"] == ()
+    return {"prediction": nodes.add("Reshape", main, nodes.constant([-1], "int64")) if is_scalar else main, **others}
 
 
 def check(signature: Signature) -> None:

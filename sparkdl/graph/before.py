@@ -90,17 +90,17 @@ def _(preprocess: Numbers, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
 
 def _log_scaled(nodes: Nodes, values: str) -> str:
     """sign(x) · ln(1 + |x|), as exact as log1p near 0: with u = 1 + x, rounded, it is ln(u) · x / (u - 1), or x where u is
-    1 (W. Kahan, as D. Goldberg tells it in What every computer scientist should know about floating-point arithmetic,
+    1 or infinite (W. Kahan, as D. Goldberg tells it in What every computer scientist should know about floating-point arithmetic,
     1991, theorem 4)."""
     one = nodes.constant(1.0, "float64")
     size = nodes.add("Abs", values)
     rounded = nodes.add("Add", size, one)
     above = nodes.add("Sub", rounded, one)
     is_small = nodes.add("Equal", above, nodes.constant(0.0, "float64"))
-    is_infinite = nodes.add("IsInf", nodes.cast(size, "float32"))
+    is_itself = nodes.add("Or", is_small, nodes.add("IsInf", size))
     quotient = nodes.add("Div", size, nodes.add("Where", is_small, one, above))
     corrected = nodes.add("Mul", nodes.add("Log", rounded), quotient)
-    return nodes.add("Mul", nodes.add("Sign", values), nodes.add("Where", is_small, size, corrected))
+    return nodes.add("Mul", nodes.add("Sign", values), nodes.add("Where", is_itself, size, corrected))
 
 
 @_made.register

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from sparkdl.columns import answers
-from sparkdl.errors import InvalidParamError
+from sparkdl.errors import BundleIntegrityError, InvalidParamError
 from sparkdl.graph import after, before, exported, parity
 from sparkdl.graph.graph import Graph, Input, Output, refused
 from sparkdl.graph.nodes import Nodes, kind, sizes
 from sparkdl.interop import onnx
-from sparkdl.signature import Signature, TensorSpec
+from sparkdl.signature import Signature
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
@@ -28,7 +28,7 @@ def build(bundle: Bundle, tolerance: float = TOLERANCE) -> Graph:
     Raises GraphError naming a preprocessor or decoder that runs in Python only, BundleError if torch cannot export the
     model or the answers are farther than that, SparkdlError if onnx or onnxruntime is not installed.
     """
-    if not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+    if not (isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool) and 0 <= tolerance < math.inf):
         raise InvalidParamError(
             f"'tolerance' must be a number from 0 (got {tolerance!r})", param="tolerance", value=tolerance
         )
@@ -37,7 +37,9 @@ def build(bundle: Bundle, tolerance: float = TOLERANCE) -> Graph:
         before.check(spec)
     after.check(signature)
     nodes = Nodes(onnx.checked(exported.content(bundle, tolerance)))
-    inputs = tuple(before.read(nodes, spec, own) for spec, own in zip(_named(signature), nodes.inputs, strict=True))
+    inputs = tuple(
+        before.read(nodes, spec, own) for spec, own in zip(exported.named(signature), nodes.inputs, strict=True)
+    )
     nodes.run_model()
     outputs = after.answered(nodes, bundle)
     graph = Graph(nodes.bytes(inputs, outputs), inputs, outputs, float(tolerance))
@@ -48,7 +50,10 @@ def build(bundle: Bundle, tolerance: float = TOLERANCE) -> Graph:
 def checked(graph: Graph, signature: Signature) -> Graph:
     """The graph itself. Raises BundleIntegrityError if its ONNX model has other inputs or outputs than are told, or needs more
     than it holds; or if the columns are not those of the signature."""
-    model = onnx.checked(graph.content)
+    try:
+        model = onnx.checked(graph.content)
+    except BundleIntegrityError as error:
+        raise refused(str(error)) from error
     given = {one.name for one in model.graph.initializer}
     _check_ends(graph.inputs, [one for one in model.graph.input if one.name not in given])
     _check_ends(graph.outputs, model.graph.output)
@@ -75,10 +80,3 @@ def _check_ends(told: Sequence[Input | Output], found: Sequence[Any]) -> None:
 
 def _size(size: Any) -> str | int:
     return int(size.dim_value) if size.HasField("dim_value") else str(size.dim_param)
-
-
-def _named(signature: Signature) -> list[TensorSpec]:
-    """The inputs by names that no output has."""
-    taken = answers(signature)
-    names = {spec.name: f"{spec.name} in" if spec.name in taken else spec.name for spec in signature.inputs}
-    return [replace(spec, name=names[spec.name], mask_of=names.get(spec.mask_of, "")) for spec in signature.inputs]

@@ -58,7 +58,9 @@ def _(preprocess: Numbers, kinds: tuple[str, ...], count: int) -> list[pa.Array]
     made = []
     for place, kind in enumerate(kinds):
         low, high = preprocess.lows[place], preprocess.highs[place]
-        values = chance.uniform(low - 0.1 * (high - low), high + 0.1 * (high - low), count)
+        beyond = 0.1 if preprocess.clip is not None else 0.0
+        share = chance.uniform(-beyond, 1 + beyond, count)
+        values = low * (1 - share) + high * share
         if preprocess.log:
             values = np.sign(values) * np.expm1(np.abs(values))
         is_null = (np.arange(count) % 5 == 4) & (preprocess.impute != "error")
@@ -70,7 +72,8 @@ def _(preprocess: Numbers, kinds: tuple[str, ...], count: int) -> list[pa.Array]
 def _(preprocess: Categories, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
     made = []
     for known, kind in zip(preprocess.vocabularies, kinds, strict=True):
-        others = {"string": ["?", ""], "boolean": [True]}.get(kind, [-1])
-        asked = [*(pa.array(known[:3], pa.string()).cast(arrow_of_kind(kind)).to_pylist()), None, *others]
-        made.append(pa.array([asked[row % len(asked)] for row in range(count)]).cast(arrow_of_kind(kind), safe=False))
+        column = pa.array([*known[:3], None], pa.string())
+        others = pa.array(["?", ""] if kind == "string" else [] if kind == "boolean" else ["-1"], pa.string())
+        asked = _cast(pa.concat_arrays([column, others]), "double" if kind == "decimal" else kind)
+        made.append(asked.take(pa.array(np.arange(count) % len(asked))))
     return made

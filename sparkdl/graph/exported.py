@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from sparkdl import export, store, tasks
 from sparkdl import program as programs
+from sparkdl.columns import answers
 from sparkdl.errors import BundleError
 from sparkdl.interop import onnx
 from sparkdl.interop.common import needed
 from sparkdl.probe import example_inputs, ragged_inputs, shortened
+from sparkdl.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
@@ -40,13 +43,20 @@ def content(bundle: Bundle, tolerance: float) -> bytes:
     made = traced(
         shown,
         arguments,
-        [spec.name for spec in bundle.signature.inputs],
+        [spec.name for spec in named(bundle.signature)],
         [spec.name for spec in bundle.signature.outputs],
         export.dynamic_shapes(shown, arguments, ragged),
     )
     examples = [example_inputs(bundle.signature, rows) for rows in ROWS]
     _compare(shown, onnx.module(made), examples, ragged, tolerance)
     return made
+
+
+def named(signature: Signature) -> list[TensorSpec]:
+    """The inputs, by names that none of what comes out has: ONNX knows a value by its name."""
+    taken = {*answers(signature), *(spec.name for spec in signature.outputs)}
+    names = {spec.name: f"{spec.name} in" if spec.name in taken else spec.name for spec in signature.inputs}
+    return [replace(spec, name=names[spec.name], mask_of=names.get(spec.mask_of, "")) for spec in signature.inputs]
 
 
 def traced(

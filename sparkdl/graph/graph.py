@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -117,16 +116,14 @@ class Graph:
 
     def _check_sense(self) -> None:
         names = [one.name for one in self.inputs]
-        for one in (*self.inputs, *self.outputs):
-            if any(size < (-1 if place == 0 and isinstance(one, Input) else 0) for place, size in enumerate(one.shape)):
-                raise refused(f"{one.name!r} has the shape {list(one.shape)}")
-        for one in self.inputs:
-            if len(one.columns) != len(one.types) or bool(one.columns) == bool(one.mask_of):
-                raise refused(
-                    f"the columns {list(one.columns)} of the input {one.name!r} are not as many as their types"
-                )
-            if one.mask_of and one.mask_of not in names:
-                raise refused(f"{one.name!r} is the mask of {one.mask_of!r}, which is no input")
+        for given in self.inputs:
+            if len(given.columns) != len(given.types) or bool(given.columns) == bool(given.mask_of):
+                raise refused(f"the input {given.name!r} has the columns {given.columns}, of the types {given.types}")
+            if given.mask_of and given.mask_of not in names:
+                raise refused(f"{given.name!r} is the mask of {given.mask_of!r}, which is no input")
+        sizes = [size for given in self.inputs for size in (max(given.shape[:1], default=0) + 1, *given.shape[1:])]
+        if min([*sizes, *(size for made in self.outputs for size in made.shape)], default=0) < 0:
+            raise refused("a size below 0; only the first of an input may be -1, for one that varies")
         if self.tolerance < 0:
             raise refused(f"its tolerance is {self.tolerance}")
 

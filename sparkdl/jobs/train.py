@@ -59,6 +59,9 @@ def start(run: Run, conf: TrainConf, args: argparse.Namespace) -> int:
         training={**model.bundle.training, "run": run.id},
     )
     bundle.save(conf.bundle, overwrite=conf.overwrite)
+    if conf.graph:  # what was trained is kept, whether it can be a graph or not
+        bundle = bundle.with_graph()
+        bundle.save(conf.bundle, overwrite=True)
     where = store.shown(conf.bundle)
     run.show(f"bundle: {where}, {bundle.digest[:12]}", bundle=where, digest=bundle.digest, metrics=dict(bundle.metrics))
     return status.DONE

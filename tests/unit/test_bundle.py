@@ -552,7 +552,7 @@ def test_a_broken_bundle_raises_errors_of_ours_only_and_writes_nothing(tmp_path,
 
 def test_the_format_is_the_first_while_nothing_newer_is_used(mlp):
     assert json.loads(mlp.files["manifest.json"])["format"] == 1
-    assert bundle_files.FORMAT == 3
+    assert bundle_files.FORMAT == 4
 
 
 def test_a_bundle_that_was_loaded_is_saved_with_its_manifest_last_too(tmp_path, monkeypatch):

@@ -73,6 +73,7 @@ def test_data_loop_predictor_and_bundle_know_neither_spark_nor_horovod():
     loaded = modules_after(
         "sparkdl.data.shard", "sparkdl.data.reader", "sparkdl.train.loop", "sparkdl.score.predictor", "sparkdl.bundle",
         "sparkdl.signature", "sparkdl.columns", "sparkdl.tasks", "sparkdl.train.collective",
+        "sparkdl.graph.build",
     )  # fmt: skip
     assert "torch" in loaded
     assert not loaded & {"pyspark", "py4j", "horovod"}

@@ -18,7 +18,7 @@ from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
 
 SCALAR = {"float32": "float", "float64": "double", "int64": "long"}
-KINDS = ("MLP", "CNN with batch norm", "LSTM", "Transformer", "several inputs, a tuple", "a dictionary")
+KINDS = ("MLP", "several inputs, a tuple", "a dictionary")  # test_graph has others
 
 
 def graph(nodes, inputs, outputs, **more):
@@ -72,12 +72,11 @@ def test_out_and_in_again(tmp_path, name):
             np.testing.assert_allclose(got[key], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_lengths_stay_free(tmp_path, kind):
+def test_lengths_stay_free(tmp_path):
     torch.manual_seed(0)
     tokens = spec("tokens", "int64", (-1,), type="array<long>")
     mask = TensorSpec("mask", "bool", (-1,), mask_of="tokens")
-    bundle = Bundle.from_module(models.Masked(kind), Signature((tokens, mask)))
+    bundle = Bundle.from_module(models.Masked("lstm"), Signature((tokens, mask)))
     bundle.to_onnx(str(tmp_path / "model.onnx"))
     back = Bundle.from_onnx(str(tmp_path / "model.onnx"), bundle.signature)
     is_token = torch.arange(17) < torch.tensor([17, 3, 9, 1])[:, None]
