@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import __version__, columns
+from sparkdl.bundle import Bundle
+from sparkdl.errors import SignatureError
+from sparkdl.graph import Graph
 from sparkdl.jvm import session
 from sparkdl.signature import Signature, quoted
 
@@ -35,12 +38,15 @@ class Following:
 class Settings:
     """How the Scorer runs.
 
-    invalid: ``error`` ends the job at a bad row, ``keep`` gives nulls and what is wrong. threads: of a forward pass.
-    warmup: made-up rows to run before the first real one. timestamp: the last field of a row is its record's timestamp,
-    since which the latency is measured. follow: where newer models come from; None: nowhere.
+    gives: ``record``, a struct of the answers, ``problem`` (string, null: nothing is wrong) and ``model_version``;
+    ``answers``, a struct of these; ``value``, the only one. invalid: ``error`` ends the job at a bad row, ``keep`` gives
+    nulls. threads: of a forward pass. warmup: made-up rows to run before the first real one. timestamp: behind its
+    columns a row has its record's timestamp, since which the latency is measured. follow: where newer models come from;
+    None: nowhere.
     """
 
     model_version: str = ""
+    gives: str = "record"
     invalid: str = "error"
     threads: int = 1
     warmup: int = 1
@@ -48,44 +54,55 @@ class Settings:
     follow: Following | None = None
 
 
-def scorer(
-    spark: SparkSession, signature: Signature, graph: Mapping[str, Any], content: bytes, settings: Settings
-) -> Callable[[Column], Column]:
-    """A function of one column, a struct of ``signature.columns`` in that order (and the timestamp).
+def of_bundle(spark: SparkSession, bundle: Bundle, settings: Settings) -> Callable[[Column], Column]:
+    """As ``scorer``, of the bundle's graph. Raises GraphError, too, where it has none."""
+    return scorer(spark, bundle.signature, bundle.graph, settings)
 
-    It gives a struct: ``columns.answers(signature)``, ``problem`` (string, null: nothing is wrong), ``model_version``.
-    graph: as ``Graph.to_json`` tells; content: its ONNX bytes. Raises SparkdlError as ``session.load`` does.
+
+def scorer(spark: SparkSession, signature: Signature, graph: Graph, settings: Settings) -> Callable[[Column], Column]:
+    """A function of one column, a struct of ``signature.columns`` in that order (and the timestamp), as ``plain_column``
+    makes each; it gives what the settings say.
+
+    Raises SparkdlError as ``session.load`` does, SignatureError for an answer that is called as what is told of a record.
     """
     from pyspark.sql import Column
 
-    java = session.load(spark)
-    context = spark.sparkContext
-    told = json.dumps({"version": __version__, "graph": dict(graph), **asdict(settings)})
-    with tempfile.NamedTemporaryFile(prefix="sparkdl-", suffix=".onnx", delete=False) as file:
-        file.write(content)  # Py4J would carry the bytes as base64
-    try:
-        made = java.Scorer.of(context._jsc, told, file.name)
-    finally:
-        os.unlink(file.name)
-    function = made.function(ddl(signature))
-    columns_of_java: Any = context._jvm.org.apache.spark.sql.Column  # type: ignore[union-attr]
+    made = java_scorer(spark, signature, graph, settings).function(ddl(signature, settings.gives))
+    context: Any = spark.sparkContext
 
     def apply(row: Column) -> Column:
-        given = context._gateway.new_array(columns_of_java, 1)  # type: ignore[union-attr]
+        given = context._gateway.new_array(context._jvm.org.apache.spark.sql.Column, 1)
         given[0] = row._jc
-        return Column(function.apply(given))
+        return Column(made.apply(given))
 
     return apply
 
 
-def ddl(signature: Signature) -> str:
-    """The type of what the Scorer gives."""
-    fields = {name: columns.ddl(kind) for name, kind in columns.answers(signature).items()}
-    fields |= {PROBLEM: "string", MODEL_VERSION: "string"}
-    return ", ".join(f"{quoted(name)} {kind}" for name, kind in fields.items())
+def java_scorer(spark: SparkSession, signature: Signature, graph: Graph, settings: Settings) -> Any:
+    """The Java object."""
+    java = session.load(spark)
+    told = {"version": __version__, "graph": graph.to_json(), "columns": list(signature.columns), **asdict(settings)}
+    with tempfile.NamedTemporaryFile(prefix="sparkdl-", suffix=".onnx", delete=False) as file:
+        file.write(graph.content)  # Py4J would carry the bytes as text
+    try:
+        return java.Scorer.of(spark.sparkContext._jsc, json.dumps(told), file.name)
+    finally:
+        os.unlink(file.name)
 
 
-def of_bundle(spark: SparkSession, bundle: Any, settings: Settings) -> Callable[[Column], Column]:
-    """As ``scorer``, of the bundle's graph. Raises as ``Bundle.graph`` does where the bundle has none."""
-    graph = bundle.graph
-    return scorer(spark, bundle.signature, graph.to_json(), graph.content, settings)
+def ddl(signature: Signature, gives: str) -> str:
+    """The type of what the Scorer gives, as SQL writes it."""
+    kinds = {name: columns.ddl(kind) for name, kind in columns.answers(signature).items()}
+    if gives == "value":
+        return next(iter(kinds.values()))
+    if gives == "record":
+        for name in (PROBLEM, MODEL_VERSION):
+            if name in kinds:
+                raise SignatureError(
+                    f"the model's output {name!r} is called as what is told of every record; give it another name in the model",
+                    column=name,
+                    expected="another name",
+                    got=name,
+                )
+        kinds |= {PROBLEM: "string", MODEL_VERSION: "string"}
+    return f"struct<{', '.join(f'{quoted(name)}:{kind}' for name, kind in kinds.items())}>"

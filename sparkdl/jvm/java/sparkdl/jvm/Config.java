@@ -3,10 +3,14 @@ package sparkdl.jvm;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import java.util.List;
+import java.util.Locale;
 
 /**
  * What Python tells of a scorer.
  *
+ * @param columns of a row, in order; behind them, perhaps, the record's timestamp
+ * @param gives what is made of a row: its answers with what is wrong and the model's version, the answers, or the only one
  * @param keep true: a bad row gives nulls and what is wrong; false: it ends the job
  * @param timestamp the last field of a row is the record's timestamp
  * @param warmup made-up rows that are run before the first one
@@ -16,12 +20,16 @@ record Config(
         String version,
         String modelVersion,
         Graph graph,
+        List<String> columns,
+        Gives gives,
         int threads,
         boolean keep,
         boolean timestamp,
         int warmup,
         String follow,
         long everyMs) {
+
+    enum Gives { RECORD, ANSWERS, VALUE }
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -32,6 +40,8 @@ record Config(
                 told.path("version").asText(),
                 told.path("model_version").asText(),
                 Graph.of(told.path("graph")),
+                Tensor.texts(told.path("columns")),
+                Gives.valueOf(told.path("gives").asText().toUpperCase(Locale.ROOT)),
                 Math.max(1, told.path("threads").asInt(1)),
                 told.path("invalid").asText().equals("keep"),
                 told.path("timestamp").asBoolean(),

@@ -4,10 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
-import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Set;
-import java.util.stream.Collectors;
+import java.util.Map;
+import java.util.TreeMap;
 
 /** What goes into a model and what comes out. */
 record Graph(List<Tensor> inputs, List<Tensor> outputs, String sha256) {
@@ -20,10 +19,44 @@ record Graph(List<Tensor> inputs, List<Tensor> outputs, String sha256) {
         return graph;
     }
 
-    /** The columns that are read, each once. */
-    Set<String> columns() {
-        return inputs.stream().flatMap(one -> one.columns().stream())
-                .collect(Collectors.toCollection(LinkedHashSet::new));
+    /** For each input the places of its columns among these. Throws IllegalArgumentException where one is not among them. */
+    int[][] places(List<String> columns) {
+        for (Tensor input : inputs) {
+            for (String name : input.columns()) {
+                if (!columns.contains(name)) {
+                    throw new IllegalArgumentException("the graph reads the column " + Text.quoted(name) + ", and a row has " + columns);
+                }
+            }
+        }
+        return inputs.stream()
+                .map(input -> input.columns().stream().mapToInt(columns::indexOf).toArray())
+                .toArray(int[][]::new);
+    }
+
+    /** Throws IllegalArgumentException unless this graph reads columns, and gives answers, that a query with the other has. */
+    void checkReplaces(Graph other) {
+        Map<String, String> here = other.forms();
+        forms().forEach((column, form) -> {
+            if (!form.equals(here.get(column))) {
+                throw new IllegalArgumentException(
+                        "it reads the column " + Text.quoted(column) + " as " + form + ", and the query has " + here);
+            }
+        });
+        if (!answers().equals(other.answers())) {
+            throw new IllegalArgumentException("it gives " + answers() + ", and the query has " + other.answers());
+        }
+    }
+
+    private Map<String, String> forms() {
+        Map<String, String> all = new TreeMap<>();
+        for (Tensor one : inputs) {
+            for (int i = 0; i < one.columns().size(); i++) all.put(one.columns().get(i), Tensor.form(one.types().get(i)));
+        }
+        return all;
+    }
+
+    private List<String> answers() {
+        return outputs.stream().map(one -> one.name() + ": " + one.dtype().text() + "[]".repeat(one.shape().length)).toList();
     }
 
     /** The bytes, if they are those that the digest tells of. */

@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.Set;
 import org.apache.spark.sql.Row;
 import scala.collection.Seq;
 
@@ -24,13 +25,23 @@ final class Numbers implements Input {
     Numbers(Tensor told) throws OrtException {
         this.told = told;
         boolean isStacked = told.columns().size() > 1;
-        depth = isStacked || told.columns().isEmpty() ? 0 : depth(told.types().get(0));
+        depth = isStacked || told.columns().isEmpty() ? 0 : Tensor.depth(told.types().get(0));
+        checkForm(told, depth);
         boolean isFlatRagged = told.isRagged() && depth != told.shape().length;
         levels = depth == told.shape().length ? told.shape() : isFlatRagged ? new int[] {-1} : new int[] {told.size()};
         steps = isFlatRagged ? told.size() : 1;
         whole = isStacked ? told.dtype().text() + "[]" : told.kind();
         reserve(told.size());
         if (!told.isRagged()) tensor = tensor(0);
+    }
+
+    private static void checkForm(Tensor told, int depth) {
+        boolean isBytes = depth == 0 && told.types().stream().anyMatch(Set.of("binary", "string")::contains);
+        boolean isMask = told.columns().isEmpty();
+        boolean isOne = told.columns().size() <= 1;
+        boolean fits = depth == told.shape().length || (depth == 1 && told.shape().length > 0);
+        if (isMask || (isOne ? isBytes || fits : told.shape().length == 1 && told.size() == told.columns().size())) return;
+        throw new IllegalArgumentException("columns " + told.columns() + " of " + told.types() + " are no " + told.kind());
     }
 
     @Override
@@ -43,7 +54,7 @@ final class Numbers implements Input {
             } else if (told.missing() != null && depth == 0) {
                 number(told.missing(), i, column);
             } else {
-                throw Problem.of("null", column, whole, "None");
+                throw told.refusesNan() ? noNumber(column) : Problem.of("null", column, whole, "None");
             }
         }
         return told.isRagged() ? varying() : tensor;
@@ -132,7 +143,8 @@ final class Numbers implements Input {
     }
 
     private void floating(double value, int place, Number as, String column) {
-        if ((told.refusesNan() && Double.isNaN(value)) || (told.refusesInf() && Double.isInfinite(value))) {
+        if (told.refusesNan() && Double.isNaN(value)) throw noNumber(column);
+        if (told.refusesInf() && Double.isInfinite(value)) {
             throw Problem.of("non-finite", column, "a finite number", Text.number(value));
         }
         told.dtype().put(memory, place, value, as, column);
@@ -173,16 +185,9 @@ final class Numbers implements Input {
 
     private OnnxTensor varying() throws OrtException {
         close();
-        if (length == 0) { // a model takes no row without a step: one of zeros, as Python pads it
-            Arrays.fill(zeros(), (byte) 0);
-            memory.put(0, zeros());
-        }
+        if (length == 0) memory.put(0, new byte[told.size() * told.dtype().bytes]); // one step of zeros, as Python pads it
         tensor = tensor(Math.max(1, length));
         return tensor;
-    }
-
-    private byte[] zeros() {
-        return new byte[told.size() * told.dtype().bytes];
     }
 
     private OnnxTensor tensor(int length) throws OrtException {
@@ -193,11 +198,12 @@ final class Numbers implements Input {
         return OnnxTensor.createTensor(OrtEnvironment.getEnvironment(), part, shape, told.dtype().onnx);
     }
 
-    private static Problem insideNull(String column) {
-        return Problem.of("null", column, "values that are not null", "a null inside the array");
+    /** In the words of sparkdl/preprocess/numbers.py. */
+    private static Problem noNumber(String column) {
+        return Problem.of("null", column, "a number", "a null or NaN");
     }
 
-    private static int depth(String type) {
-        return type.split("array<", -1).length - 1 + (type.endsWith("vector") ? 1 : 0);
+    private static Problem insideNull(String column) {
+        return Problem.of("null", column, "values that are not null", "a null inside the array");
     }
 }

@@ -21,8 +21,11 @@ final class Problem extends RuntimeException {
         return new Problem("failed", "the model raised " + Text.firstLine(error));
     }
 
-    String kind() {
-        return kind;
+    /** As it ends a job. */
+    Problem ending() {
+        return kind.equals("non-finite") && getMessage().startsWith("output")
+                ? new Problem(kind, getMessage() + "; say handleInvalid='keep' or 'skip' to go on without such rows")
+                : this;
     }
 
     /** As the column of problems holds it. */

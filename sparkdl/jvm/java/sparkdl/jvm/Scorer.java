@@ -3,6 +3,7 @@ package sparkdl.jvm;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.broadcast.Broadcast;
 import org.apache.spark.sql.Row;
@@ -12,8 +13,11 @@ import org.apache.spark.sql.expressions.UserDefinedFunction;
 import org.apache.spark.sql.functions;
 import org.apache.spark.sql.types.DataType;
 
-/** Scores a row: a struct of a model's columns in; its answers, what is wrong, and the model's version out. */
-public final class Scorer implements UDF1<Row, Row> {
+/**
+ * Scores a row: a struct of a model's columns in, and the record's timestamp if the configuration says so; out, as it says,
+ * a struct of the answers, what is wrong and the model's version, or of the answers, or the only answer.
+ */
+public final class Scorer implements UDF1<Row, Object> {
     private static final long serialVersionUID = 1L;
 
     private final String config;
@@ -27,53 +31,54 @@ public final class Scorer implements UDF1<Row, Row> {
 
     /** A scorer by this configuration (JSON) of the ONNX model in a local file, which is not needed afterwards. */
     public static Scorer of(JavaSparkContext spark, String config, String file) throws IOException {
-        Graph graph = Config.of(config).graph();
-        byte[] content = graph.checked(Files.readAllBytes(Path.of(file)));
+        Config told = Config.of(config);
+        told.graph().places(told.columns());
+        byte[] content = told.graph().checked(Files.readAllBytes(Path.of(file)));
         SelfContained.check(content);
         return new Scorer(config, spark.broadcast(content));
     }
 
-    /** As a function of Spark's expressions; the DDL is that of its answers. Never run twice for one row by the optimiser. */
-    public UserDefinedFunction function(String ddl) {
-        return functions.udf(this, DataType.fromDDL(ddl)).asNondeterministic();
+    /** As a function of Spark's expressions that gives this type (DDL). The optimiser does not run it twice for a row. */
+    public UserDefinedFunction function(String type) {
+        return functions.udf(this, DataType.fromDDL(type)).asNondeterministic();
     }
 
     @Override
-    public Row call(Row row) {
-        Reading now = reading(row);
-        Model model = now.model;
-        int answers = model.graph.outputs().size();
-        Object[] made = new Object[answers + 2];
-        made[answers + 1] = model.version;
+    public Object call(Row row) {
+        Reading now = reading();
+        Config told = now.running.config;
+        int answers = now.model.graph.outputs().size();
+        Object[] made = new Object[told.gives() == Config.Gives.RECORD ? answers + 2 : answers];
+        String wrong = null;
         try {
-            model.score(row, now.places, made);
+            now.model.score(row, now.places, made);
         } catch (Problem problem) {
-            if (!now.running.config.keep()) throw problem;
-            for (int i = 0; i < answers; i++) made[i] = null;
-            made[answers] = problem.reason();
+            if (!told.keep()) throw problem.ending();
+            Arrays.fill(made, null);
+            wrong = problem.reason();
+            now.metrics.deadLetters.mark();
         }
+        now.metrics.rows.mark();
+        if (told.timestamp()) now.metrics.scored(row.get(row.length() - 1));
+        if (told.gives() == Config.Gives.VALUE) return made[0];
+        if (told.gives() == Config.Gives.ANSWERS) return wrong == null ? RowFactory.create(made) : null;
+        made[answers] = wrong;
+        made[answers + 1] = now.model.version;
         return RowFactory.create(made);
     }
 
-    private Reading reading(Row row) {
+    private Reading reading() {
         Reading now = reading;
-        if (now == null) {
-            now = new Reading(Models.of(config, content), null, null);
-        }
+        if (now == null) now = new Reading(Models.of(config, content), Metrics.here(), null, null);
         Model model = now.running.model();
         if (model != now.model) {
-            now = new Reading(now.running, model, places(model.graph, row));
+            int[][] places = model.graph.places(now.running.config.columns());
+            now = new Reading(now.running, now.metrics, model, places);
             reading = now;
         }
         return now;
     }
 
-    private static int[][] places(Graph graph, Row row) {
-        return graph.inputs().stream()
-                .map(input -> input.columns().stream().mapToInt(row::fieldIndex).toArray())
-                .toArray(int[][]::new);
-    }
-
     /** The model of the last row, and where its columns are in a row: one value, for threads may share a scorer. */
-    private record Reading(Running running, Model model, int[][] places) {}
+    private record Reading(Running running, Metrics metrics, Model model, int[][] places) {}
 }

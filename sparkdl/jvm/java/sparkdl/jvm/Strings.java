@@ -3,11 +3,14 @@ package sparkdl.jvm;
 import ai.onnxruntime.OnnxTensor;
 import ai.onnxruntime.OrtEnvironment;
 import ai.onnxruntime.OrtException;
+import java.math.BigDecimal;
 import java.util.Arrays;
 import org.apache.spark.sql.Row;
 
 /** A tensor of texts, one for each column. */
 final class Strings implements Input {
+    private static final double WHOLE = 0x1p63;
+
     private final Tensor told;
     private final String[] texts;
     private OnnxTensor tensor;
@@ -23,11 +26,11 @@ final class Strings implements Input {
     @Override
     public OnnxTensor read(Row row, int[] places) throws OrtException {
         for (int i = 0; i < places.length; i++) {
-            Object cell = row.get(places[i]);
+            String cell = text(row.get(places[i]));
             if (cell == null && told.missing() == null) {
-                throw Problem.of("null", told.columns().get(i), "a text", "None");
+                throw Problem.of("null", told.columns().get(i), told.kind(), "None");
             }
-            texts[i] = String.valueOf(cell == null ? told.missing() : cell);
+            texts[i] = cell == null ? (String) told.missing() : cell;
         }
         return made();
     }
@@ -41,6 +44,15 @@ final class Strings implements Input {
     @Override
     public void close() {
         if (tensor != null) tensor.close();
+    }
+
+    /** The text that tells a cell from others, as in sparkdl/preprocess/cells.py: 2 of 2 and of 2.0; null of a fraction. */
+    private static String text(Object cell) {
+        if (cell instanceof Float || cell instanceof Double || cell instanceof BigDecimal) {
+            double value = ((Number) cell).doubleValue();
+            return Math.floor(value) == value && Math.abs(value) < WHOLE ? Long.toString((long) value) : null;
+        }
+        return cell == null ? null : cell.toString();
     }
 
     private OnnxTensor made() throws OrtException {

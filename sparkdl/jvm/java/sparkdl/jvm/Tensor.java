@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Set;
 
 /**
  * One input or output of a graph, as the graph's JSON tells of it.
@@ -71,7 +72,18 @@ record Tensor(
         return dtype.text() + Arrays.toString(shape);
     }
 
-    private static List<String> texts(JsonNode told) {
+    /** How a column of this type is read: as numbers, text or bytes, and how deep its arrays are. */
+    static String form(String type) {
+        String leaf = type.replaceAll("array<|>", "");
+        String read = Set.of("string", "binary", "date", "timestamp", "timestamp_ntz").contains(leaf) ? leaf : "number";
+        return read + "[]".repeat(depth(type));
+    }
+
+    static int depth(String type) {
+        return type.split("array<", -1).length - 1 + (type.endsWith("vector") ? 1 : 0);
+    }
+
+    static List<String> texts(JsonNode told) {
         List<String> all = new ArrayList<>();
         told.forEach(one -> all.add(one.asText()));
         return all;
