@@ -14,6 +14,7 @@ from sparkdl import session, store
 from sparkdl.bundle import Bundle
 from sparkdl.columns import answers
 from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, SignatureError
+from sparkdl.jvm import model as jvm
 from sparkdl.params import MODEL_DEFAULTS, TorchModelParams, with_accessors
 from sparkdl.score.scorer import Scorer
 from sparkdl.score.scoring import Scoring
@@ -42,6 +43,10 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
 
     Further Params: ``batchSize`` (0: what suits the model), ``device`` (auto, cpu, cuda, cuda:N), ``precision``
     (float32, bfloat16, float16, int8), ``compileModel``, ``modelsPerGpu``, ``udfType`` (auto, arrow, pandas).
+
+    ``engine`` ``onnx-jvm`` scores row by row in the executors' JVM, by ONNX Runtime, without Python workers: see
+    docs/jvm-engine.md. It raises GraphError for a bundle that cannot be one ONNX graph, SparkdlError for a session that
+    lacks the jar, InvalidParamError if one of the further Params is set.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -137,9 +142,13 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 param="name",
                 value=name,
             )
-        spark.udf.register(name, self._expression(spark))
+        if self.getOrDefault("engine") == "onnx-jvm":
+            self._refuse_skip()
+            jvm.register(self, spark, name)
+        else:
+            spark.udf.register(name, self._expression(spark))
 
-    def _expression(self, spark: SparkSession | None) -> Any:
+    def _refuse_skip(self) -> None:
         if self.getOrDefault("handleInvalid") == "skip":
             raise InvalidParamError(
                 "'handleInvalid' is 'skip', and an expression cannot leave out a row; say 'keep' and filter the nulls, or "
@@ -147,6 +156,11 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
                 param="handleInvalid",
                 value="skip",
             )
+
+    def _expression(self, spark: SparkSession | None) -> Any:
+        self._refuse_skip()
+        if self.getOrDefault("engine") == "onnx-jvm":
+            return jvm.expression(self, spark or session.current())
         outputs = tuple(answers(self.signature))
         return scoring_udf(self._scorer(spark or session.current()), self.getOrDefault("udfType"), outputs, alone=True)
 
@@ -162,6 +176,20 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
             made[PROBLEM] = PROBLEM
         elif invalid == "keep" and error_column:
             made[PROBLEM] = error_column
+        given = {name: plain(dataset, name, kind) for name, kind in kinds.items()}
+        by_jvm = self.getOrDefault("engine") == "onnx-jvm"
+        scored = jvm.scored(self, dataset, given, made) if by_jvm else self._by_python(dataset, kinds, given, made)
+        if invalid == "skip":
+            scored = scored.where(sf.col(PROBLEM).isNull()).drop(PROBLEM)
+        if "probability" in made and self.getOrDefault("probabilityAsVector"):
+            return _as_vector(scored, made["probability"])
+        return scored
+
+    def _by_python(
+        self, dataset: DataFrame, kinds: dict[str, str], given: dict[str, Column], made: dict[str, str]
+    ) -> DataFrame:
+        from pyspark.sql import functions as sf
+
         score = scoring_udf(
             self._scorer(dataset.sparkSession, for_stream=dataset.isStreaming),
             self.getOrDefault("udfType"),
@@ -169,15 +197,9 @@ class TorchModel(TorchModelParams, Model, MLWritable, MLReadable["TorchModel"]):
         )
         texts = exact_longs(self.signature) if udf_type(self.getOrDefault("udfType")) == "pandas" else ()
         longs = {n for n, kind in kinds.items() if n in texts and kind == "long" and dataset.schema[n].nullable}
-        given = {name: plain(dataset, name, kind) for name, kind in kinds.items()}
         inputs = [column.cast("string") if name in longs else column for name, column in given.items()]
         # inline: a filter by what is predicted is not pushed below it, where the model would run once more for it
-        scored = dataset.select("*", sf.inline(sf.array(score(*inputs))).alias(*made.values()))
-        if invalid == "skip":
-            scored = scored.where(sf.col(PROBLEM).isNull()).drop(PROBLEM)
-        if "probability" in made and self.getOrDefault("probabilityAsVector"):
-            return _as_vector(scored, made["probability"])
-        return scored
+        return dataset.select("*", sf.inline(sf.array(score(*inputs))).alias(*made.values()))
 
     def _scorer(self, spark: SparkSession, *, for_stream: bool = False) -> Scorer:
         return scorer_of(spark, self.bundle, self.scoring, for_stream=for_stream)

@@ -314,7 +314,7 @@ DEFAULTS: dict[str, Any] = {
 MODEL_DEFAULTS: dict[str, Any] = {
     "predictionCol": "prediction", "probabilityCol": "probability", "probabilityAsVector": False, "batchSize": 0,
     "device": "auto", "precision": "float32", "compileModel": False, "handleInvalid": "error", "errorCol": "",
-    "modelsPerGpu": 1, "udfType": "auto",
+    "modelsPerGpu": 1, "udfType": "auto", "engine": "python",
 }  # fmt: skip
 
 
@@ -346,6 +346,11 @@ class TorchModelParams(ColumnParams):
     )
     modelsPerGpu = _param("modelsPerGpu", "worker processes that keep a model on one GPU", whole("modelsPerGpu", 1))
     udfType = _param("udfType", f"kind of UDF, one of {scoring.UDF_TYPES}", one_of("udfType", scoring.UDF_TYPES))
+    engine = _param(
+        "engine",
+        f"what runs the model, one of {scoring.ENGINES}: Python workers, or ONNX Runtime in the executors' JVM",
+        one_of("engine", scoring.ENGINES),
+    )
 
 
 class TorchEstimatorParams(ColumnParams, HasLabelCol):

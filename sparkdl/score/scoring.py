@@ -8,6 +8,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 INVALID = ("error", "keep", "skip")
 DEVICE = r"auto|cpu|cuda(:\d+)?"
 UDF_TYPES = ("auto", "arrow", "pandas")
+ENGINES = ("python", "onnx-jvm")
 
 
 @dataclass(frozen=True)

@@ -81,14 +81,18 @@ final class Numbers implements Input {
     }
 
     private void fill(Object cell, int place, String column) {
-        if (cell instanceof byte[] bytes) {
+        String type = told.types().get(place);
+        if (depth > 0 && cell instanceof Seq<?> values) {
+            nested(values, 0, 0, column);
+        } else if (type.equals("binary") && cell instanceof byte[] bytes) {
             copy(bytes, column);
-        } else if (cell instanceof String text) {
+        } else if (type.equals("string") && cell instanceof String text) {
             characters(text.getBytes(StandardCharsets.UTF_8), column);
-        } else if (depth == 0) {
+        } else if (depth == 0 && !(cell instanceof byte[] || cell instanceof String || cell instanceof Seq)) {
             number(cell, place, column);
         } else {
-            nested((Seq<?>) cell, 0, 0, column);
+            String found = cell.getClass().getSimpleName();
+            throw new IllegalArgumentException("column " + Text.quoted(column) + " holds " + found + "; the model takes " + type);
         }
     }
 
