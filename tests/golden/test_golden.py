@@ -1,4 +1,4 @@
-"""Bundles and signatures of formats 1 to 3 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
+"""Bundles and signatures of formats 1 to 4 stay readable, answer what they answered, and lie as docs/bundle-format.md says.
 
 The files were written once, by the version that had this format first; a change that needs them written anew is a
 change of format.
@@ -18,6 +18,7 @@ import pytest
 
 from sparkdl.bundle import Bundle
 from sparkdl.columns import BadRows, Ragged, answered, read
+from sparkdl.interop.onnx import module
 from sparkdl.preprocess import Image
 from sparkdl.signature import Signature, TensorSpec
 
@@ -173,4 +174,22 @@ def test_preprocessors_and_a_decoder_of_format_3(tmp_path):
     assert manifest["signature"]["decoder"] == {"kind": "labels", "values": ["no", "yes"]}
     bundle.save(str(tmp_path))
     for file in (HERE / "bundle-v3").iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_graph_of_format_4(tmp_path):
+    """The bundle of format 3 with its graph, which answers the same without the bundle's program."""
+    bundle = Bundle.load(str(HERE / "bundle-v4"))
+    answer = json.loads((HERE / "bundle-v3-answer.json").read_text())
+    manifest = json.loads((HERE / "bundle-v4/manifest.json").read_bytes())
+    assert manifest["format"] == 4
+    assert bundle.graph.to_json() == manifest["graph"]
+    made = module(bundle.graph.content).run({
+        "numbers": np.array([answer["rows"]["age"], answer["rows"]["income"]], float).T,  # a null is NaN
+        "city": np.array(answer["rows"]["city"], object)[:, None],
+    })  # fmt: skip
+    assert made["prediction"].tolist() == answer["columns"]["prediction"]
+    np.testing.assert_allclose(made["probability"], answer["columns"]["probability"], rtol=1e-5)
+    bundle.save(str(tmp_path))
+    for file in (HERE / "bundle-v4").iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
