@@ -106,6 +106,15 @@ def report(benchmark: str, rows: list[dict[str, Any]], path: Path | None) -> Non
         path.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def merged(rows: list[dict[str, Any]], path: Path | None) -> list[dict[str, Any]]:
+    """``rows``, after what the file holds of other works, systems and metrics."""
+    if path is None or not path.exists():
+        return rows
+    names = {(row["work"], row["system"], row["metric"]) for row in rows}
+    before = json.loads(path.read_text())["rows"]
+    return [row for row in before if (row["work"], row["system"], row["metric"]) not in names] + rows
+
+
 def hardware() -> str:
     models = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line

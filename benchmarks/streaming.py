@@ -65,7 +65,7 @@ def main() -> None:
                 work = f"{source}, {named(rate)}" + ("" if rate == "flood" else f", trigger {asked.trigger}")
                 rows += figures(work, found)
                 harness.report(
-                    "streaming", merged(rows, asked.json), asked.json
+                    "streaming", harness.merged(rows, asked.json), asked.json
                 )  # a run that is cut off keeps the rest
 
 
@@ -268,15 +268,6 @@ PAIRS = [
     ("sparkdl.score_stream", "plain-parquet"), ("sparkdl.score_stream", "identity, cheaper checkpoint"),
     ("sparkdl.score_stream", "plain-parquet, cheaper checkpoint"),
 ]  # fmt: skip
-
-
-def merged(rows: list[dict[str, Any]], path: Path | None) -> list[dict[str, Any]]:
-    """``rows``, after what the file holds of other works, systems and metrics."""
-    if path is None or not path.exists():
-        return rows
-    names = {(row["work"], row["system"], row["metric"]) for row in rows}
-    before = json.loads(path.read_text())["rows"]
-    return [row for row in before if (row["work"], row["system"], row["metric"]) not in names] + rows
 
 
 if __name__ == "__main__":
