@@ -12,10 +12,10 @@ from sparkdl.columns import answers
 from sparkdl.decode.base import Decoder
 from sparkdl.decode.labels import LabelDecoder
 from sparkdl.decode.sequences import AnomalyDecoder, ForecastDecoder
-from sparkdl.errors import GraphError
+from sparkdl.graph import before
 from sparkdl.graph.graph import Output
 from sparkdl.graph.nodes import Nodes
-from sparkdl.signature import Signature
+from sparkdl.signature import FLOATS, Signature
 
 if TYPE_CHECKING:
     from sparkdl.bundle import Bundle
@@ -37,8 +37,8 @@ def answered(nodes: Nodes, bundle: Bundle) -> tuple[Output, ...]:
         while pa.types.is_list(leaf):
             depth, leaf = depth + 1, leaf.value_type
         dtype = _DTYPES.get(leaf, str(leaf))
-        nodes.cast(made[name], dtype, name=name)
         found.append(Output(name, dtype, shapes.get(name, ())[:depth]))  # type: ignore[arg-type]
+        nodes.answer(made[name], found[-1])
     return tuple(found)
 
 
@@ -67,17 +67,15 @@ def _predicted(nodes: Nodes, task: str | None, shapes: Mapping[str, tuple[int, .
 
 
 def check(signature: Signature) -> None:
-    """Raise GraphError if the decoder cannot be a part of a graph."""
+    """Raise GraphError if the decoder cannot be a part of a graph, or if no answer could tell that a row is bad."""
     decoder = signature.decoder
     if decoder is not None and _decoded.dispatch(type(decoder)) is _none:
-        step, column = type(decoder).__name__, (*decoder.reads, *signature.columns)[0]
-        raise GraphError(
-            f"this bundle cannot be one ONNX graph: {step}, which reads column {column!r}, runs in Python only; "
-            "score it by micro-batches, mode='microbatch'",
-            uri=None,
-            step=step,
-            column=column,
-        )
+        raise before.ineligible(decoder, (*decoder.reads, *signature.columns)[0], "runs in Python only")
+    has_floats = any(spec.dtype in FLOATS for spec in signature.outputs)
+    for spec in signature.inputs:
+        if spec.preprocess is not None and before.refuses_values(spec.preprocess) and not has_floats:
+            why = "refuses rows by their values, which only a floating output can tell"
+            raise before.ineligible(spec.preprocess, spec.columns[0], why)
 
 
 @singledispatch

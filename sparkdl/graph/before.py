@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 from sparkdl.errors import GraphError
+from sparkdl.graph import dates
 from sparkdl.graph.graph import Input, Text
 from sparkdl.graph.nodes import ML, Nodes
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.categories import Categories
+from sparkdl.preprocess.dates import DateParts
 from sparkdl.preprocess.numbers import Numbers
+from sparkdl.settings import Settings
 from sparkdl.signature import TensorSpec
 
 
@@ -25,33 +29,40 @@ def read(nodes: Nodes, spec: TensorSpec, tensor: str) -> Input:
 
 def check(spec: TensorSpec) -> None:
     """Raise GraphError if the tensor's preprocessor cannot be a part of a graph."""
-    if spec.preprocess is None:
-        return
-    if _made.dispatch(type(spec.preprocess)) is _none:
-        raise _ineligible(spec, "runs in Python only")
-    if isinstance(spec.preprocess, Categories) and spec.preprocess.unknown == "error":
-        raise _ineligible(
-            spec,
-            "with unknown='error' refuses rows by their values, which a graph cannot",
-            "learn it with unknown='keep', or ",
-        )
+    if spec.preprocess is not None and _made.dispatch(type(spec.preprocess)) is _none:
+        raise ineligible(spec.preprocess, spec.columns[0], "runs in Python only")
 
 
-def _ineligible(spec: TensorSpec, why: str, remedy: str = "") -> GraphError:
-    step = type(spec.preprocess).__name__
+def refuses_values(preprocess: Preprocessor) -> bool:
+    """Whether a row can be bad by a value that only the graph can tell: all its floating answers are NaN then."""
+    if isinstance(preprocess, Numbers):  # one too large for float32; those that were seen are not
+        return preprocess.clip is None and preprocess.infinite == "error"
+    told = preprocess.model_dump()
+    return "error" in (told.get("unknown"), told.get("outside"))
+
+
+def ineligible(step: Settings, column: str, why: str) -> GraphError:
+    """The error for a preprocessor or decoder that cannot be a part of a graph."""
+    name = type(step).__name__
     return GraphError(
-        f"this bundle cannot be one ONNX graph: {step}, which reads column {spec.columns[0]!r}, {why}; {remedy}"
-        "score it by micro-batches, mode='microbatch'",
+        f"this bundle cannot be one ONNX graph: {name}, which reads column {column!r}, {why}; score it by micro-batches, "
+        "mode='microbatch'",
         uri=None,
-        step=step,
-        column=spec.columns[0],
+        step=name,
+        column=column,
     )
+
+
+def stacked(spec: TensorSpec, dtype: str, missing: Any, refuses: tuple[str, ...] = ()) -> Input:
+    """The spec's columns as a preprocessor reads them: one as it is, several as a vector."""
+    shape = (len(spec.columns),) if len(spec.columns) > 1 else ()
+    return Input(spec.name, dtype, shape, spec.columns, spec.types, missing=missing, refuses=refuses)  # type: ignore[arg-type]
 
 
 @singledispatch
 def _made(preprocess: Preprocessor, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
     """The graph's input, and the preprocessor's tensor."""
-    raise _ineligible(spec, "runs in Python only")
+    raise TypeError(type(preprocess).__name__)
 
 
 _none = _made.dispatch(object)
@@ -66,25 +77,20 @@ def _(preprocess: Numbers, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
 
     fills_in = preprocess.impute != "error"
     refuses = (*(() if fills_in else ("nan",)), *(("inf",) if preprocess.infinite == "error" else ()))
-    given = Input(
-        spec.name,
-        "float64",
-        (len(spec.columns),),
-        spec.columns,
-        spec.types,
-        missing="nan" if fills_in else None,
-        refuses=refuses,  # type: ignore[arg-type]
-    )
-    values = _log_scaled(nodes, spec.name) if preprocess.log else spec.name
+    given = stacked(spec, "float64", "nan" if fills_in else None, refuses)
+    raw = nodes.columns(given)
+    values = _log_scaled(nodes, raw) if preprocess.log else raw
     if preprocess.clip is not None or preprocess.infinite == "clip":
         values = nodes.add("Min", nodes.add("Max", values, learnt(preprocess.lows)), learnt(preprocess.highs))
-    missing = nodes.add("IsNaN", spec.name) if fills_in else ""
+    missing = nodes.add("IsNaN", raw) if fills_in else ""
     values = nodes.add("Where", missing, learnt(preprocess.fills), values) if fills_in else values
     scaled = nodes.add("Div", nodes.add("Sub", values, learnt(preprocess.shifts)), learnt(preprocess.scales))
     made = nodes.cast(scaled, "float32")
+    if refuses_values(preprocess):
+        nodes.refuse(nodes.add("IsInf", made), len(spec.columns))
     if not preprocess.indicator:
         return given, made
-    marks = nodes.cast(missing or nodes.add("IsNaN", spec.name), "float32")
+    marks = nodes.cast(missing or nodes.add("IsNaN", raw), "float32")
     return given, nodes.add("Concat", made, marks, axis=1)
 
 
@@ -108,13 +114,23 @@ def _(preprocess: Categories, nodes: Nodes, spec: TensorSpec) -> tuple[Input, st
     null = "null"
     while any(null in known for known in preprocess.vocabularies):
         null += "?"
-    given = Input(spec.name, "string", (len(spec.columns),), spec.columns, spec.types, missing=Text(null))
+    given = stacked(spec, "string", Text(null))
+    raw = nodes.columns(given)
     ids = []
     for place, known in enumerate(preprocess.vocabularies):
-        column = nodes.add("Gather", spec.name, nodes.constant([place], "int64"), axis=1)
+        column = nodes.add("Gather", raw, nodes.constant([place], "int64"), axis=1)
         numbers = list(range(1, len(known) + 1)) or [0]
         keys = list(known) or [null]
         ids.append(
             nodes.add("LabelEncoder", column, domain=ML, keys_strings=keys, values_int64s=numbers, default_int64=0)
         )
-    return given, nodes.add("Concat", *ids, axis=1)
+    made = nodes.add("Concat", *ids, axis=1)
+    if refuses_values(preprocess):
+        nodes.refuse(nodes.add("Equal", made, nodes.constant(0, "int64")), len(ids))
+    return given, made
+
+
+@_made.register
+def _(preprocess: DateParts, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
+    given = stacked(spec, "float64", "nan" if preprocess.missing == "zero" else None)
+    return given, dates.parts(preprocess, nodes, nodes.columns(given), is_day=spec.types == ("date",))

@@ -11,6 +11,7 @@ from sparkdl import columns
 from sparkdl.columns import arrow_of_kind
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.categories import Categories
+from sparkdl.preprocess.dates import DateParts
 from sparkdl.preprocess.numbers import Numbers
 from sparkdl.probe import example_inputs
 from sparkdl.signature import Signature, TensorSpec
@@ -69,11 +70,21 @@ def _(preprocess: Numbers, kinds: tuple[str, ...], count: int) -> list[pa.Array]
 
 
 @_of.register
+def _(preprocess: DateParts, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
+    first, last = (np.datetime64(f"{year}-06-15T12:34:56.789", "us") for year in preprocess.years)
+    moments = first + np.arange(count) * ((last - first) // max(count - 1, 1))
+    is_null = (np.arange(count) == 1) & (preprocess.missing == "zero")
+    column = pa.array(moments, mask=is_null)
+    (kind,) = kinds
+    return [column.cast(pa.date32() if kind == "date" else pa.timestamp("us"), safe=False)]
+
+
+@_of.register
 def _(preprocess: Categories, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
     made = []
     for known, kind in zip(preprocess.vocabularies, kinds, strict=True):
-        column = pa.array([*known[:3], None], pa.string())
-        others = pa.array(["?", ""] if kind == "string" else [] if kind == "boolean" else ["-1"], pa.string())
-        asked = _cast(pa.concat_arrays([column, others]), "double" if kind == "decimal" else kind)
+        unknown = {"string": ["?", ""], "boolean": []}.get(kind, ["-1"])
+        values = known[:3] if preprocess.unknown == "error" else [*known[:3], None, *unknown]
+        asked = _cast(pa.array(values, pa.string()), "double" if kind == "decimal" else kind)
         made.append(asked.take(pa.array(np.arange(count) % len(asked))))
     return made

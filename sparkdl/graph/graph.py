@@ -34,6 +34,7 @@ class Input:
     name: the ONNX model's. dtype, shape: of one row; a batch of B rows has shape ``(B, *shape)``, and a first size of -1
         varies from row to row: then it is padded behind with zeros.
     columns, types: as TensorSpec has them: one column as it is, or several scalar ones, stacked in this order.
+    A date is the days since 1970, a timestamp the microseconds since 1970 in UTC, one without a zone as its clock says.
     ``string``: each cell as the text that tells it from others: a text itself, ``2`` of 2 and of 2.0, ``true``; a number
         that is no whole one of 64 bits counts as a null.
     mask_of: of an input without columns: 1 where the input of this name has a value, 0 where it is padded.

@@ -26,6 +26,7 @@ class Nodes:
         self._model = self._onnx.compose.add_prefix(model, _MODEL)
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self._refused: list[str] = []  # (B, 1) each, above 0 in bad rows
         given = {one.name for one in self._model.graph.initializer}
         self.inputs = [one.name for one in self._model.graph.input if one.name not in given]
         self.outputs = {one.name.removeprefix(_MODEL): one.name for one in self._model.graph.output}
@@ -48,6 +49,25 @@ class Nodes:
         made = self._onnx.helper.make_tensor(name, kind(dtype), array.shape, array.reshape(-1).tolist())
         self._constants.append(made)
         return name
+
+    def columns(self, one: Input) -> str:
+        """The input's scalar columns, ``(B, n)``."""
+        return one.name if one.shape else self.add("Reshape", one.name, self.constant([-1, 1], "int64"))
+
+    def refuse(self, marks: str, width: int) -> None:
+        """Rows with a mark in ``(B, width)`` are bad: all their floating answers will be NaN, which scorers refuse."""
+        ones = self.constant(np.ones((width, 1)), "float32")
+        self._refused.append(self.add("MatMul", self.cast(marks, "float32"), ones))
+
+    def answer(self, value: str, one: Output) -> None:
+        """The value is this output of the graph."""
+        made = self.cast(value, one.dtype)
+        if self._refused and one.dtype.startswith("float"):
+            count = self._refused[0] if len(self._refused) == 1 else self.add("Sum", *self._refused)
+            is_bad = self.add("Greater", count, self.constant(0.0, "float32"))
+            shaped = self.add("Reshape", is_bad, self.constant([-1, *(1 for _ in one.shape)], "int64"))
+            made = self.add("Where", shaped, self.constant(float("nan"), one.dtype), made)
+        self.add("Identity", made, name=one.name)
 
     def run_model(self) -> None:
         """The model's own operators come here."""

@@ -35,9 +35,20 @@ def tensors(graph: Graph, rows: Mapping[str, pa.Array]) -> dict[str, np.ndarray]
 
 
 def _read(one: Input, rows: Mapping[str, pa.Array]) -> np.ndarray | Ragged:
+    if one.missing is None:
+        numbers = {name: _number(rows[name]) for name in one.columns}
+        return columns.read(numbers, TensorSpec(one.name, one.dtype, one.shape, one.columns, one.types))
+    cells: list[np.ndarray]
     if isinstance(one.missing, Text):
-        cells = [pc.fill_null(texts(rows[name]), one.missing.text) for name in one.columns]
-        return np.stack([cell.to_numpy(zero_copy_only=False).astype(object) for cell in cells], axis=1)
-    if one.missing == "nan":
-        return np.stack([floats(rows[name]) for name in one.columns], axis=1).astype(one.dtype)
-    return columns.read(rows, TensorSpec(one.name, one.dtype, one.shape, one.columns, one.types))
+        known = [pc.fill_null(texts(rows[name]), one.missing.text) for name in one.columns]
+        cells = [cell.to_numpy(zero_copy_only=False).astype(object) for cell in known]
+    else:
+        cells = [floats(_number(rows[name])).astype(one.dtype) for name in one.columns]
+    return np.stack(cells, axis=1) if one.shape else cells[0]
+
+
+def _number(column: pa.Array) -> pa.Array:
+    """Of a date the days since 1970, of a moment the microseconds; anything else as it is."""
+    if pa.types.is_date(column.type):
+        return column.cast(pa.date32()).cast(pa.int32())
+    return column.cast(pa.timestamp("us")).cast(pa.int64()) if pa.types.is_timestamp(column.type) else column

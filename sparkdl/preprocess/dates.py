@@ -16,7 +16,7 @@ from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.cells import together
 
 Part = Literal["year", "month", "day", "weekday", "hour"]
-_PERIODS = {"month": 12, "day": 31, "weekday": 7, "hour": 24}
+PERIODS = {"month": 12, "day": 31, "weekday": 7, "hour": 24}
 _NULL = "a null"
 
 
@@ -84,7 +84,7 @@ class DateParts(Preprocessor):
         if part == "year":
             first, last = self.years
             return [(np.clip(years, first, last) - first) / (last - first)]
-        share = _counted(part, times) / _PERIODS[part]
+        share = _counted(part, times) / PERIODS[part]
         return [np.sin(2 * np.pi * share), np.cos(2 * np.pi * share)] if self.cyclic else [share]
 
 

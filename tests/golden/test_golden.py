@@ -186,7 +186,7 @@ def test_a_graph_of_format_4(tmp_path):
     assert bundle.graph.to_json() == manifest["graph"]
     made = module(bundle.graph.content).run({
         "numbers": np.array([answer["rows"]["age"], answer["rows"]["income"]], float).T,  # a null is NaN
-        "city": np.array(answer["rows"]["city"], object)[:, None],
+        "city": np.array(answer["rows"]["city"], object),
     })  # fmt: skip
     assert made["prediction"].tolist() == answer["columns"]["prediction"]
     np.testing.assert_allclose(made["probability"], answer["columns"]["probability"], rtol=1e-5)

@@ -137,6 +137,78 @@ def test_categories_of_fractions():
     assert got.tolist() == expected.tolist() == [[1], [0], [0], [0], [0], [2], [0]]
 
 
+DATES = ["0001-01-01", "1600-02-29", "1899-12-31", "1969-12-31", "1970-01-01", "2000-02-29", "2024-02-28", "2024-02-29",
+         "2024-03-01", "2023-12-31", "2100-02-28", "2100-03-01", "2254-01-01", "9999-12-31"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "timestamp_ntz"])
+@pytest.mark.parametrize("settings", [{}, {"cyclic": False}, {"parts": ("hour", "year")}, {"parts": ("weekday",)}])
+def test_dates(kind, settings):
+    times = np.array(DATES, "datetime64[us]")
+    if kind != "date":
+        exact = times[2:-1]  # of the years 1685 to 2254
+        times = np.concatenate([times, exact - 1, exact + 86_399_999_999, exact + 45_678_901_234])
+    column = pa.array(times, mask=np.arange(len(times)) == 4).cast(
+        pa.date32() if kind == "date" else pa.timestamp("us")
+    )
+    column = column.cast(pa.int64()) if kind == "timestamp" else column
+    got, expected = graph_and_read(DateParts(outside="clip", **settings), {"at": column}, (kind,))
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_every_day_of_eight_centuries():
+    days = pa.array(np.arange("1600-01-01", "2400-01-01", dtype="datetime64[D]"))
+    preprocess = DateParts(parts=("year", "month", "day", "weekday"), cyclic=False, years=(1600, 2400))
+    got, expected = graph_and_read(preprocess, {"at": days}, ("date",))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "kind", "values", "bad"),
+    [
+        (DateParts(), "date", ["1969-12-31", "1970-01-01", None, "2100-12-31", "2101-01-01"], [0, 4]),
+        (Categories(vocabularies=(("a",),), unknown="error"), "string", ["a", "b", None, "a"], [1, 2]),
+        (Numbers(**{key: value[1:] for key, value in LEARNT.items()}), "double", [1.0, 1e30, None, -1e300], [1, 3]),
+    ],
+)
+def test_all_answers_of_a_row_that_a_step_refuses_are_nan(preprocess, kind, values, bad):
+    """They are bad rows in Python too."""
+    column = pa.array(values).cast(columns.arrow_of_kind(kind))
+    bundle = with_float_outputs(preprocess, kind)
+    with pytest.raises(BadRows) as caught:
+        columns.read({"c": column}, bundle.signature.inputs[0])
+    got = module(bundle.graph.content).run(tensors(bundle.graph, {"c": column}))
+    assert caught.value.rows == bad == np.flatnonzero(np.isnan(got["score"])).tolist()
+    np.testing.assert_array_equal(np.isnan(got["y"]).any(axis=1), np.isnan(got["score"]))
+
+
+def with_float_outputs(preprocess, kind):
+    """A model of two outputs, ``(B, n)`` and ``(B,)``, in float32."""
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(preprocess.dtype))
+    ends = [helper.make_tensor_value_info("x", dtype, ("B", *preprocess.shape))]
+    ends += [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ("B", *preprocess.shape)),
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, ("B",)),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Tanh", ["y"], ["small"]),
+        helper.make_node("Gather", ["small", "first"], ["score"], axis=1),
+    ]
+    first = helper.make_tensor("first", TensorProto.INT64, [], [0])
+    made = helper.make_graph(nodes, "g", ends[:1], ends[1:], [first])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    spec = TensorSpec("x", preprocess.dtype, preprocess.shape, ("c",), (kind,), preprocess=preprocess)
+    return Bundle.from_onnx(model, Signature((spec,)))
+
+
+def test_where_no_answer_can_be_nan_no_row_could_be_refused():
+    with pytest.raises(
+        GraphError, match="Categories, which reads column 'c', refuses rows by their values, which only"
+    ):
+        bundle_of(Categories(vocabularies=(("a",),), unknown="error"), ("c",), ("string",)).with_graph()
+
+
 def decoded(decoder, values, task=None):
     """The columns as the graph gives them, and as the decoder does."""
     dtype = values.dtype.name
@@ -201,10 +273,8 @@ def test_an_anomaly():
 @pytest.mark.parametrize(
     ("preprocess", "kind", "words"),
     [
-        (DateParts(), "date", "DateParts, which reads column 'c', runs in Python only; score it by micro-batches"),
-        (Hashed(), "string", "Hashed, which reads column 'c'"),
+        (Hashed(), "string", "Hashed, which reads column 'c', runs in Python only; score it by micro-batches"),
         (Image(height=4, width=4), "binary", "Image, which reads column 'c'"),
-        (Categories(vocabularies=(("a",),), unknown="error"), "string", "Categories, .*learn it with unknown='keep'"),
     ],
 )
 def test_a_step_that_runs_in_python_only_is_named(preprocess, kind, words):
