@@ -289,8 +289,9 @@ def test_an_import_path_of_another_form(spark, job, place, tmp_path, path):
 
 def test_what_is_trained_names_its_run(spark, job, place, tmp_path, tracer):
     status, out, err = job(
-        "train", train_of(place, tmp_path, test=f"{place}/table"), "--allow", "tracer_of_jobs", "--log-format", "json"
-    )
+        "train", train_of(place, tmp_path, test=f"{place}/table", graph=True), "--allow", "tracer_of_jobs",
+        "--log-format", "json",
+    )  # fmt: skip
     assert status == 0
     lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     (run,) = {line["run"] for line in lines}
@@ -300,6 +301,7 @@ def test_what_is_trained_names_its_run(spark, job, place, tmp_path, tracer):
     bundle = Bundle.load(f"{tmp_path}/b")
     assert (told["event"], told["run"], told["digest"]) == ("result", run, bundle.digest)
     assert bundle.training["run"] == run
+    assert bundle.graph.content == bundle.files["graph.onnx"]
     assert bundle.metrics["test_rmse"] > 0
     status, _, err = job("train", train_of(place, tmp_path), "--allow", "tracer_of_jobs")
     assert status == 1
