@@ -317,9 +317,9 @@ def changed(saved, change):
 
 
 def test_a_newer_format_says_what_to_do(saved):
-    changed(saved, lambda manifest: manifest.update(format=4))
-    error = refused(saved, BundleVersionError, "has format 4; this sparkdl reads up to 3: upgrade")
-    assert (error.found, error.supported) == (4, 3)
+    changed(saved, lambda manifest: manifest.update(format=5))
+    error = refused(saved, BundleVersionError, "has format 5; this sparkdl reads up to 4: upgrade")
+    assert (error.found, error.supported) == (5, 4)
 
 
 @pytest.mark.parametrize(
