@@ -14,6 +14,8 @@ from sparkdl.preprocess.augment import Augment
 from sparkdl.ready.backbones import ImageNetwork, SmallConvNet, backbone, below_head
 from sparkdl.signature import Signature, TensorSpec
 
+pytestmark = pytest.mark.lane("latest")
+
 
 def network(name, side, classes=5, channels=3):
     torch.manual_seed(0)

@@ -21,6 +21,8 @@ from sparkdl.preprocess.boxes import Boxes
 from sparkdl.ready.detector import DetectionLoss, Detector, backbone
 from sparkdl.signature import Signature, TensorSpec
 
+pytestmark = pytest.mark.lane("spark35")
+
 READ = Boxes(height=64, width=128, limit=3, values=("cat", "dog"))
 
 

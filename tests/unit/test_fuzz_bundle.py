@@ -17,6 +17,8 @@ import fuzzing
 import pytest
 from mutations import mutated
 
+pytestmark = pytest.mark.lane("spark35")
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 SECONDS = 120  # for one seed; the first waits for the imports too

@@ -9,6 +9,8 @@ import torch
 from sparkdl.bundle import Bundle
 from sparkdl.errors import BundleError, BundleNotFoundError, InvalidParamError, UntrustedBundleError
 
+pytestmark = pytest.mark.lane("spark35")
+
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 32, "max_position_embeddings": 64}  # fmt: skip
 TEXTS = [[5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [11], [3] * 30]

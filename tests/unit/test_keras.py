@@ -12,6 +12,8 @@ from making import signature, spec
 from sparkdl.bundle import Bundle
 from sparkdl.errors import SignatureError, SparkdlError
 
+pytestmark = pytest.mark.lane("latest")
+
 os.environ["KERAS_BACKEND"] = "torch"  # as a user would, before the first import
 
 

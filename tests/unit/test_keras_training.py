@@ -19,6 +19,8 @@ keras = pytest.importorskip("keras")
 from sparkdl.interop import keras_compile as compiled  # noqa: E402
 from sparkdl.interop.keras import module  # noqa: E402
 
+pytestmark = pytest.mark.lane("latest")
+
 ROWS, BATCH = 48, 16
 
 

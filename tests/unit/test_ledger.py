@@ -18,6 +18,8 @@ from sparkdl.slots import tables
 from sparkdl.slots.lease import Lease, asked_for
 from sparkdl.slots.ledger import DONE, FAILED, LOST, NEW, SCORING, Ledger, url_of
 
+pytestmark = pytest.mark.lane("spark35")
+
 SLOT = "2026-11-20"
 MANIFEST = {
     "slot": SLOT,

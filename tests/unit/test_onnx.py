@@ -17,6 +17,8 @@ from sparkdl.score.predictor import Predictor
 from sparkdl.score.scoring import Scoring
 from sparkdl.signature import Signature, TensorSpec
 
+pytestmark = pytest.mark.lane("latest")
+
 SCALAR = {"float32": "float", "float64": "double", "int64": "long"}
 KINDS = ("MLP", "several inputs, a tuple", "a dictionary")  # test_graph has others
 

@@ -15,7 +15,10 @@ from sparkdl import export
 from sparkdl.score import packing
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+pytestmark = [
+    pytest.mark.lane("spark35"),
+    pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"),
+]
 
 
 @pytest.fixture(autouse=True)

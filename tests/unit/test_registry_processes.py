@@ -19,6 +19,8 @@ from sparkdl.errors import RegistryError
 from sparkdl.registry import files as files_backend
 from sparkdl.registry.registry import Registry
 
+pytestmark = pytest.mark.lane("latest")
+
 PROCESSES = 4
 ROUNDS = 20  # each kills one process
 OBJECTS = "objects:"  # a folder in which nothing is renamed, as in an object store

@@ -17,6 +17,8 @@ from sparkdl.score.staging import Staging
 from sparkdl.slots import lease, manifest
 from sparkdl.slots.ledger import DONE, SCORING
 
+pytestmark = pytest.mark.lane("spark35")
+
 HERE = Path(slot_driver.__file__)
 EARLY = ("before the holder", "before the lease")  # of a run that has not begun
 FIRST = ("with the lease", "before the plan", "before a piece", "in a piece")

@@ -16,6 +16,8 @@ from sparkdl.train import messages, tunnel
 from sparkdl.train.collective import Seat, horovod_problem, join
 from sparkdl.train.world import World
 
+pytestmark = pytest.mark.lane("latest")
+
 OUTSIDE = "127.0.0.2"  # where a door is, as if it were the host's own address
 SECRET = "known to both"
 
