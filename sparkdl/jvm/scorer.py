@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl import __version__, columns
 from sparkdl.bundle import Bundle
-from sparkdl.errors import SignatureError
+from sparkdl.errors import BundleIntegrityError, SignatureError
 from sparkdl.graph import Graph
+from sparkdl.graph.graph import FILE
 from sparkdl.jvm import session
 from sparkdl.signature import Signature, quoted
 
@@ -79,13 +80,17 @@ def scorer(spark: SparkSession, signature: Signature, graph: Graph, settings: Se
 
 
 def java_scorer(spark: SparkSession, signature: Signature, graph: Graph, settings: Settings) -> Any:
-    """The Java object."""
+    """The Java object. Raises BundleIntegrityError for an ONNX model that the JVM refuses."""
+    from pyspark.errors import IllegalArgumentException
+
     java = session.load(spark)
     told = {"version": __version__, "graph": graph.to_json(), "columns": list(signature.columns), **asdict(settings)}
     with tempfile.NamedTemporaryFile(prefix="sparkdl-", suffix=".onnx", delete=False) as file:
         file.write(graph.content)  # Py4J would carry the bytes as text
     try:
         return java.Scorer.of(spark.sparkContext._jsc, json.dumps(told), file.name)
+    except IllegalArgumentException as error:
+        raise BundleIntegrityError(str(error).split(chr(10))[0], uri=None, file=FILE) from error
     finally:
         os.unlink(file.name)
 

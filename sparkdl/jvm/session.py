@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ONNX_RUNTIME = "com.microsoft.onnxruntime:onnxruntime:1.23.0"
 JAR = "sparkdl-jvm.jar"
+_RUNTIME_CLASS = "ai.onnxruntime.OrtEnvironment"
 
 
 def load(spark: SparkSession) -> Any:
@@ -27,7 +28,7 @@ def load(spark: SparkSession) -> Any:
             "session, or the engine 'python'"
         )
     jvm = spark.sparkContext._jvm
-    if not _has(jvm, "ai.onnxruntime.OrtEnvironment"):
+    if not _has(jvm, _RUNTIME_CLASS):
         raise SparkdlError(
             "the engine 'onnx-jvm' needs ONNX Runtime in Spark's JVM, and it is not on this session's class path; start "
             f"the session with spark.jars.packages={ONNX_RUNTIME}, or without a network with spark.jars=PATH of its jar"

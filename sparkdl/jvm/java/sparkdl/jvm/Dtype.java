@@ -64,38 +64,34 @@ enum Dtype {
         }
     }
 
-    /** Put a floating number at this place; {@code told} is how it is written where it is refused. */
-    void put(ByteBuffer to, int place, double value, Number told, String column) {
+    /** Put a floating number at this place. */
+    void put(ByteBuffer to, int place, double value, String column) {
         switch (this) {
             case FLOAT64 -> to.putDouble(8 * place, value);
             case FLOAT32 -> {
                 float narrow = (float) value;
-                if (Float.isInfinite(narrow) && !Double.isInfinite(value)) throw tooLarge(told, column);
+                if (Float.isInfinite(narrow) && !Double.isInfinite(value)) throw tooLarge(value, column);
                 to.putFloat(4 * place, narrow);
             }
             case FLOAT16 -> {
                 short narrow = Fp16Conversions.floatToFp16((float) value);
                 if (Float.isInfinite(Fp16Conversions.fp16ToFloat(narrow)) && !Double.isInfinite(value)) {
-                    throw tooLarge(told, column);
+                    throw tooLarge(value, column);
                 }
                 to.putShort(2 * place, narrow);
             }
             default -> {
                 if (!(value % 1 == 0)) { // NaN and infinities too
-                    throw Problem.of("value", column, "whole numbers (" + text() + ")", told(told));
+                    throw Problem.of("value", column, "whole numbers (" + text() + ")", Text.number(value));
                 }
-                if (this != BOOL && (value < least || value >= most + 1.0)) throw tooLarge(told, column);
+                if (this != BOOL && (value < least || value >= most + 1.0)) throw tooLarge(value, column);
                 put(to, place, this == BOOL ? (value != 0 ? 1L : 0L) : (long) value, column);
             }
         }
     }
 
-    private Problem tooLarge(Number told, String column) {
-        return Problem.of("value", column, "a value that " + text() + " holds", told(told));
-    }
-
-    private static String told(Number value) {
-        return value instanceof Float narrow ? Text.number((float) narrow) : Text.number(value.doubleValue());
+    private Problem tooLarge(double value, String column) {
+        return Problem.of("value", column, "a value that " + text() + " holds", Text.number(value));
     }
 
     /** The floating number at this place. */

@@ -7,9 +7,11 @@ import com.codahale.metrics.Meter;
 import com.codahale.metrics.MetricRegistry;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.metrics.source.Source;
+import scala.collection.Seq;
 
 /** What this JVM's scorers did, as the source {@code sparkdl} of Spark's own metrics system. */
-final class Metrics implements Source {
+public final class Metrics implements Source {
+    private static final String NAME = "sparkdl";
     private static SparkEnv application;
     private static Metrics here;
 
@@ -41,6 +43,12 @@ final class Metrics implements Source {
         return here;
     }
 
+    /** Those that Spark's metrics system of this JVM has; null before the first row. */
+    public static MetricRegistry registered() {
+        Seq<Source> found = SparkEnv.get().metricsSystem().getSourcesByName(NAME);
+        return found.length() == 0 ? null : found.apply(0).metricRegistry();
+    }
+
     /** A record of this timestamp (or null) was scored just now. */
     void scored(Object timestamp) {
         if (timestamp != null) latency.update(System.currentTimeMillis() - Times.millis(timestamp));
@@ -61,7 +69,7 @@ final class Metrics implements Source {
 
     @Override
     public String sourceName() {
-        return "sparkdl";
+        return NAME;
     }
 
     @Override

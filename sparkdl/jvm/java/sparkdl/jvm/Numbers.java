@@ -132,11 +132,11 @@ final class Numbers implements Input {
 
     private void number(Object value, int place, String column) {
         if (value instanceof Float number) {
-            floating(number, place, number, column);
+            floating(number, place, column);
         } else if (value instanceof Double number) {
-            floating(number, place, number, column);
+            floating(number, place, column);
         } else if (value instanceof java.math.BigDecimal number) {
-            floating(number.doubleValue(), place, number.doubleValue(), column);
+            floating(number.doubleValue(), place, column);
         } else if (value instanceof Boolean flag) {
             told.dtype().put(memory, place, flag ? 1L : 0L, column);
         } else if (value instanceof Number number) {
@@ -146,12 +146,12 @@ final class Numbers implements Input {
         }
     }
 
-    private void floating(double value, int place, Number as, String column) {
+    private void floating(double value, int place, String column) {
         if (told.refusesNan() && Double.isNaN(value)) throw noNumber(column);
         if (told.refusesInf() && Double.isInfinite(value)) {
             throw Problem.of("non-finite", column, "a finite number", Text.number(value));
         }
-        told.dtype().put(memory, place, value, as, column);
+        told.dtype().put(memory, place, value, column);
     }
 
     private void copy(byte[] bytes, String column) {

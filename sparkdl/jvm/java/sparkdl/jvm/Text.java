@@ -1,6 +1,7 @@
 package sparkdl.jvm;
 
 import java.math.BigDecimal;
+import java.math.MathContext;
 
 /** Values as Python would write them. */
 final class Text {
@@ -15,27 +16,27 @@ final class Text {
     static String number(double value) {
         if (Double.isNaN(value)) return "nan";
         if (Double.isInfinite(value)) return value > 0 ? "inf" : "-inf";
-        return written(Double.toString(value), Math.abs(value));
+        BigDecimal shortest = shortest(value);
+        int exponent = shortest.precision() - shortest.scale() - 1;
+        if (value == 0 || (exponent >= -4 && exponent < 16)) {
+            String plain = shortest.toPlainString();
+            return (value == 0 && 1 / value < 0 ? "-" : "") + (plain.indexOf('.') < 0 ? plain + ".0" : plain);
+        }
+        String digits = shortest.unscaledValue().toString().replaceAll("(?<=[1-9])0+$", "").replaceAll("^(-?\\d)(\\d+)$", "$1.$2");
+        return digits + "e" + (exponent < 0 ? "-" : "+") + (Math.abs(exponent) < 10 ? "0" : "") + Math.abs(exponent);
     }
 
-    static String number(float value) {
-        return Float.isFinite(value) ? written(Float.toString(value), Math.abs(value)) : number((double) value);
+    /** The fewest digits that tell this number from all others: Double.toString gives more before Java 19 (JDK-4511638). */
+    private static BigDecimal shortest(double value) {
+        BigDecimal exact = new BigDecimal(value);
+        for (int digits = 1; ; digits++) {
+            BigDecimal rounded = exact.round(new MathContext(digits));
+            if (rounded.doubleValue() == value) return rounded;
+        }
     }
 
     static String firstLine(Exception error) {
         String line = (error.getClass().getSimpleName() + ": " + error.getMessage()).lines().findFirst().orElse("");
         return line.substring(0, Math.min(line.length(), MOST_CHARACTERS));
-    }
-
-    private static String written(String java, double size) {
-        int exponent = java.indexOf('E');
-        if (exponent < 0) return java;
-        if (size >= 1e-4 && size < 1e16) {
-            String plain = new BigDecimal(java).toPlainString();
-            return plain.indexOf('.') < 0 ? plain + ".0" : plain;
-        }
-        String digits = java.substring(0, exponent).replaceAll("\\.0$", "");
-        int power = Integer.parseInt(java.substring(exponent + 1));
-        return digits + "e" + (power < 0 ? "-" : "+") + (Math.abs(power) < 10 ? "0" : "") + Math.abs(power);
     }
 }
