@@ -349,6 +349,7 @@ score_table(source, Bundle.load(bundle), sink)
 """
 
 
+@pytest.mark.lane("spark35")
 def test_a_driver_that_is_killed_is_taken_up(spark, bundle, small, tmp_path, pieces_of_a_row_group):
     """All of its tasks but the first wait for ever."""
     bundle.save(str(tmp_path / "bundle"))

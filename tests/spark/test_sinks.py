@@ -185,6 +185,7 @@ def test_options_are_told_nowhere(spark, broker, topic):
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.lane("latest")
 def test_a_session_without_the_connector_is_told_which_package_it_lacks(tmp_path):
     said = in_another_session(
         """
