@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,10 @@ import pytest
 from sparkdl import system
 
 ROOT = Path(__file__).resolve().parents[1]
-METADATA, CREATE_TOPICS, DELETE_TOPICS = 3, 19, 20  # numbers of requests in Kafka's protocol
+LIST_OFFSETS, METADATA, CREATE_TOPICS, DELETE_TOPICS = 2, 3, 19, 20  # numbers of requests in Kafka's protocol
 TOPIC_EXISTS = 36
 START_SECONDS = 60
+FLAGS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")  # a broker that is up soon
 
 
 @functools.cache
@@ -118,12 +120,13 @@ class Broker:
     """A Kafka 3.9 of one node, in KRaft mode, on the loopback, its data under `folder`.
 
     login: of a second listener, SASL_SSL by SCRAM, at `secured`; its certificate's maker is `authority`, PEM.
+    flags: of its JVM.
     `start` returns when it serves. `stop` ends it in order, `kill` by SIGKILL; after either `start` goes on with the same
     data and port. No topic is made unless asked for.
     """
 
-    def __init__(self, folder: Path, jars: Path, login: Login | None = None) -> None:
-        self.folder, self.jars, self.login = Path(folder), jars, login
+    def __init__(self, folder: Path, jars: Path, login: Login | None = None, flags: Sequence[str] = FLAGS) -> None:
+        self.folder, self.jars, self.login, self.flags = Path(folder), jars, login, flags
         self.port, self.controller_port, self.secured_port = free_ports(3)
         self.process: subprocess.Popen | None = None
 
@@ -185,10 +188,9 @@ class Broker:
 
     def _java(self, main: str, *arguments: str) -> subprocess.Popen:
         java = shutil.which("java", path=f"{os.environ.get('JAVA_HOME', '')}/bin:{os.environ['PATH']}")
-        flags = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
         with (self.folder / "log.txt").open("a") as log:
             return subprocess.Popen(
-                [java, *flags, "-cp", f"{self.jars}/*", main, *arguments],
+                [java, *self.flags, "-cp", f"{self.jars}/*", main, *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -255,6 +257,16 @@ class Broker:
         if error:
             raise RuntimeError(f"the broker did not remove the topic {name!r}: error {error}")
 
+    def count(self, topic: str, partitions: int = 1) -> int:
+        """How many records a topic of so many partitions holds, none of which was removed or sent in a transaction."""
+        latest = b"".join(struct.pack(">iq", number, -1) for number in range(partitions))
+        body = struct.pack(">ii", -1, 1) + _text(topic) + struct.pack(">i", partitions) + latest
+        answer = self._ask(LIST_OFFSETS, 1, body)
+        told = [struct.unpack_from(">ihqq", answer, 4 + 2 + len(topic) + 4 + 22 * n) for n in range(partitions)]
+        if errors := [error for _, error, _, _ in told if error]:
+            raise RuntimeError(f"the broker does not tell of the topic {topic!r}: errors {errors}")
+        return sum(end for _, _, _, end in told)
+
     def _ask(self, request: int, version: int, body: bytes) -> bytes:
         """The answer's body. https://kafka.apache.org/protocol: size, then key, version, a number, the client's name."""
         message = struct.pack(">hhi", request, version, 1) + _text("tests") + body
@@ -269,6 +281,30 @@ class Broker:
         rows = [[None if part is None else _bytes(part) for part in pair] for pair in pairs]
         frame = spark.createDataFrame(rows, "key binary, value binary").coalesce(1)
         self.write(frame, topic)
+
+    @contextlib.contextmanager
+    def sender(self, spark):
+        """A function of a topic and a value (text, bytes or None), perhaps key= and partition=, which sends that record at
+        once and does not wait for it; after the block all are there. Its client lives in the session's JVM."""
+        settings = spark._jvm.java.util.Properties()
+        told = {"bootstrap.servers": self.servers, "linger.ms": "0", "acks": "all", "delivery.timeout.ms": "120000"}
+        serializer = "org.apache.kafka.common.serialization.ByteArraySerializer"
+        for name, value in {**told, "key.serializer": serializer, "value.serializer": serializer}.items():
+            settings.setProperty(name, value)
+        clients = spark._jvm.org.apache.kafka.clients.producer
+        producer, last = clients.KafkaProducer(settings), {}
+
+        def send(topic, value, key=None, partition=None):
+            parts = [None if part is None else bytearray(_bytes(part)) for part in (key, value)]
+            last[topic, partition] = producer.send(clients.ProducerRecord(topic, partition, *parts))
+
+        try:
+            yield send
+            producer.flush()
+            for sent in last.values():
+                sent.get()  # raises what became of it
+        finally:
+            producer.close()
 
     def write(self, frame, topic) -> None:
         """Write a DataFrame of `value`, perhaps `key`, `partition`, `headers`."""

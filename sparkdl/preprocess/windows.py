@@ -11,7 +11,7 @@ import numpy as np
 from sparkdl.errors import ColumnNotFoundError, InvalidParamError, SignatureError, did_you_mean
 from sparkdl.preprocess.windowing import COMBINE, FILL, FOREVER, Grid, State, Windows, advance
 from sparkdl.signature import quoted
-from sparkdl.stream.start import seconds_of
+from sparkdl.stream.rate import seconds_of
 
 if TYPE_CHECKING:
     import pandas as pd

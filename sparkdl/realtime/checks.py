@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import connectors, session
 from sparkdl.errors import RealtimeError
 from sparkdl.sinks.kafka import Kafka
+from sparkdl.stream.rate import seconds_of
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from sparkdl.model import TorchModel
     from sparkdl.sinks.sink import Sink
 
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp")  # of Spark's Kafka source
-REGISTRATION_S = 30.0  # for a young cluster's executors to be there
+REGISTRATION_S = 60.0  # for a young cluster's executors to be there
+SHORTEST_S = 5  # Spark's spark.sql.streaming.realTimeMode.minBatchDuration
 _SINCE = (4, 3)
+_NODES = ("Project", "Filter", "SubqueryAlias")  # of Spark's plans: one record in, one out, at once
 
 
 def refused(why: str) -> RealtimeError:
@@ -27,28 +30,32 @@ def refused(why: str) -> RealtimeError:
     return RealtimeError(f"real time is not to be had: {why}; or leave out mode='realtime'", checkpoint=None)
 
 
+def check_frame(events: Any) -> None:
+    """Raise RealtimeError for a function that bounds micro-batches."""
+    if callable(events):
+        raise refused(
+            "'events' is a function of a number of rows, and there are no batches to bound; give a streaming DataFrame"
+        )
+
+
 def check_spark(spark: SparkSession) -> None:
     """Raise RealtimeError for a Spark without real-time mode."""
-    if session.is_connect(spark):
-        raise refused("the session is one of Spark Connect, whose JVM is out of reach; use a classic session")
     if tuple(map(int, spark.version.split(".")[:2])) < _SINCE:
         raise refused(f"Spark {spark.version} has no real-time mode for Kafka; it takes Spark 4.3 or newer")
 
 
-def check_events(events: Any) -> dict[str, str]:
-    """The options of the Kafka source behind ``events``. Raises RealtimeError for another source, several of them, or
-    records without the source's columns."""
-    if not hasattr(events, "isStreaming"):
-        raise refused(
-            "'events' is a function of a number of rows, and there are no batches to bound; give a streaming DataFrame"
-        )
-    leaves = events._jdf.queryExecution().analyzed().collectLeaves()
+def check_events(events: DataFrame) -> dict[str, str]:
+    """The options of the Kafka source behind ``events``. Raises RealtimeError for another source, several of them, records
+    without the source's columns, and what makes a record wait or become several."""
+    plan = events._jdf.queryExecution().analyzed()
+    leaves = plan.collectLeaves()
     leaf = leaves.head()
-    name = leaf.sourceName() if leaf.getClass().getSimpleName() == "StreamingRelationV2" else leaf.nodeName()
+    name = leaf.sourceName() if "StreamingRelation" in leaf.getClass().getSimpleName() else leaf.nodeName()
     if leaves.size() != 1 or name != "kafka":
         raise refused(
             f"the events come from {leaves.size()} source(s), the first of them {name}; it takes one Kafka source"
         )
+    _check_plan(plan, events.sparkSession)
     lacking = [column for column in COLUMNS if column not in events.columns]
     if lacking:
         raise refused(
@@ -56,6 +63,20 @@ def check_events(events: Any) -> dict[str, str]:
             "Kafka's source has them, and parse them by payload="
         )
     return {str(key).lower(): str(value) for key, value in dict(leaf.extraOptions().asCaseSensitiveMap()).items()}
+
+
+def _check_plan(plan: Any, spark: SparkSession) -> None:
+    patterns = getattr(spark._jvm, "org.apache.spark.sql.catalyst.trees.TreePattern")
+    if plan.containsPattern(patterns.PYTHON_UDF()):
+        raise refused(
+            "the events have a function in Python, behind which rows wait for the end of the batch; use Spark's own"
+        )
+    while not plan.children().isEmpty():
+        if plan.nodeName() not in _NODES:
+            raise refused(
+                f"the events have an {plan.nodeName()}; it takes columns made of one record each, and filters"
+            )
+        plan = plan.children().head()
 
 
 def check_sinks(sink: Sink, dead: Sink | None, model: TorchModel) -> tuple[Kafka, Kafka | None]:
@@ -84,6 +105,18 @@ def check_plain(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value:
             raise refused(f"{name!r} is for micro-batches; leave it out")
+
+
+def check_trigger(trigger: Any) -> None:
+    """Raise RealtimeError for what is no length of a long batch that Spark takes."""
+    try:
+        is_long = trigger is None or seconds_of(trigger) >= SHORTEST_S
+    except ValueError:
+        is_long = False
+    if not is_long:
+        raise refused(
+            f"'trigger' must be a time of {SHORTEST_S} seconds or more, such as '5 minutes' (got {trigger!r})"
+        )
 
 
 def check_slots(spark: SparkSession, options: Mapping[str, str]) -> None:
@@ -116,4 +149,6 @@ def partitions(spark: SparkSession, options: Mapping[str, str]) -> int:
             told = admin.describeTopics(topics).allTopicNames().get()
             return sum(len(topic.partitions()) for topic in told.values())
     except Py4JJavaError as error:
+        if "UnknownTopicOrPartitionException" in str(error.java_exception):
+            raise refused(f"there is no topic {options['subscribe']!r} at {servers}; create it") from None
         raise refused(f"the source's brokers at {servers} do not answer: {connectors.in_one_line(error)}") from None

@@ -60,7 +60,7 @@ def records(
     told = answered.withColumn(_REASON, sf.coalesce(unparsable, sf.col(f"{SCORED}.problem")))
     if dead is None and not keeps:
         told = told.where(f"{_REASON} is null")
-    headers = {"sparkdl-id": _POSITION, "sparkdl-query": f"'{query}'", "sparkdl-model-version": f"{SCORED}.{VERSION}"}
+    headers = {"sparkdl-id": _POSITION, "sparkdl-query": f"'{query}'"}
     row = [f"{place(name)} as {quoted(name)}" for name in shape.passed]
     row += [f"{SCORED}.{quoted(output)} as {quoted(name)}" for output, name in shape.outputs.items()]
     row.append(f"{SCORED}.{VERSION} as {VERSION}")
@@ -68,11 +68,19 @@ def records(
         "topic": (f"'{sink.topic}'", dead and f"'{dead.topic}'"),
         "key": (f"cast({key_of(place(sink.key), key_kind) if sink.key else 'null'} as binary)", "key"),
         "value": (f"cast({row_text(row)} as binary)", "value"),
-        "headers": (header_array(headers), header_array({**headers, "sparkdl-reason": _REASON})),
+        "headers": (_with_version(headers), _with_version({**headers, "sparkdl-reason": _REASON})),
     }
     return told.selectExpr(
         *(
             f"{fine} as {name}" if dead is None else f"if({_REASON} is null, {fine}, {bad}) as {name}"
             for name, (fine, bad) in sent.items()
         )
+    )
+
+
+def _with_version(headers: dict[str, str]) -> str:
+    """As SQL: these headers and the version of the model, which has not seen what cannot be parsed."""
+    version = f"{SCORED}.{VERSION}"
+    return (
+        f"if({version} is null, {header_array(headers)}, {header_array({**headers, 'sparkdl-model-version': version})})"
     )

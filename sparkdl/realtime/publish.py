@@ -18,7 +18,7 @@ class Publisher:
     """Follows a model's alias for the executors, on the driver.
 
     folder: URI of the folder that holds ``current.json`` and the graph that it names, which every executor can read.
-    A version that comes in is loaded, its graph built and proven, and written here before ``current.json`` names it.
+    Made, it has versions refused that cannot run in the JVM. A version that comes in is loaded, its graph built and proven, and written here before ``current.json`` names it.
     """
 
     def __init__(self, models: Models, checkpoint: str) -> None:
@@ -27,15 +27,16 @@ class Publisher:
         self.refused: dict[str, str] = {}
         self._published: Served | None = None
         models.prove = _graph_of  # what cannot be run without Python is refused as what fails is
-        models.ship = self._write_graph
 
     @property
     def version(self) -> str | None:
         """The one that is published."""
-        return self._published and self._published.version
+        return self._published.version if self._published else None
 
     def begin(self, served: Served) -> None:
         """Publish the version to begin with. Raises GraphError for one that cannot run in the JVM, StoreError."""
+        self.models.ship = self._write_graph
+        self.refused.update(self.models.refusals())
         self._write_graph(served)
         self._publish(served)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
     from sparkdl.stream.status import StreamStatus
 
 LOOK_EVERY_S = 1.0  # at the model's alias, and whether the query is alive
-RESTARTS = 5  # in a row, each after twice the wait, before the query is given up
-WELL_AFTER_S = 60.0  # so long a run makes good for the failures before it
+WELL_AFTER_S = 60.0  # a run that lasts so long is a good one
+LONGEST_WAIT_S = 30.0  # before a restart; the first is after 1 s, the next after twice as long, …
+GIVE_UP_AFTER_S = 1800.0  # without a good run
+_HOPELESS = re.compile(r"\[(INVALID_)?STREAMING_REAL_TIME_MODE")  # Spark's words for what no restart mends
 logger = logging.getLogger(__name__)
 
 
 class RealtimeQuery:
     """What ``score_stream(..., mode="realtime")`` gives: like Spark's StreamingQuery, which is its ``query``.
 
-    When an executor or a broker is lost Spark ends the query; it is started again here, from the last offsets that were
-    committed, after 1, 2, 4, … s. Five times in a row; then it has failed. What was scored since those offsets is scored
-    again, with the same ``sparkdl-id``.
+    Spark itself runs the tasks of a lost executor again, and waits for brokers that are away for a while. If it ends the query
+    all the same, that is started again here, after 1, 2, 4, … 30 s, until it runs; half an hour without a run of a minute,
+    and it has failed. What was scored since the last committed offsets is scored again, with the same ``sparkdl-id``.
 
     id: 32 hex digits, the same after a restart. name: as it was given, or None. restarts: how many there were.
     """
@@ -100,17 +103,20 @@ class RealtimeQuery:
     def _watch(self) -> None:
         """In a thread, from the start to the end: the model's alias, and the query's life."""
         try:
-            failures, since = 0, time.monotonic()
+            started = well = time.monotonic()
+            wait = 1.0
             while not self._stopping.is_set():
                 failure = self._run()
                 if failure is None or self._stopping.is_set():
                     break
-                failures = 1 if time.monotonic() - since > WELL_AFTER_S else failures + 1
-                if failures > RESTARTS:
+                now = time.monotonic()
+                if now - started > WELL_AFTER_S:
+                    well, wait = now, 1.0
+                if now - well > GIVE_UP_AFTER_S or _HOPELESS.search(str(failure)):
                     self._error = failure
                     break
-                self._relaunch(failure, 2.0 ** (failures - 1))
-                since = time.monotonic()
+                self._relaunch(failure, wait)
+                started, wait = time.monotonic(), min(2 * wait, LONGEST_WAIT_S)
         except Exception as error:  # of Spark's: nobody else would hear of it
             self._error = _as_stream_error(error, self._checkpoint)
             self.query.stop()

@@ -44,9 +44,11 @@ def start(
     """The query, running. loading: how the model is loaded, for Models. plain: arguments of ``score_stream`` that must not be
     given here; the others as there. Raises as it does."""
     checks.check_plain(plain)
-    options = checks.check_events(events)
+    checks.check_trigger(trigger)
+    checks.check_frame(events)
     spark = events.sparkSession
     checks.check_spark(spark)
+    options = checks.check_events(events)
     try:
         session.load(spark)
     except SparkdlError as error:
@@ -56,6 +58,7 @@ def start(
     held = ExitStack()
     try:
         held.enter_context(records.locked(checkpoint))
+        publisher = publish.Publisher(models, checkpoint)
         served = models.first(publish.last_version(checkpoint))
         scores = served.model
         sink, dead = checks.check_sinks(sink, dead, scores)
@@ -69,7 +72,6 @@ def start(
         checks.check_slots(spark, options)
         identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
         record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
-        publisher = publish.Publisher(models, checkpoint)
         publisher.begin(served)
         settings = scorer.Settings(
             model_version=served.version, invalid="keep", warmup=WARM_UP, timestamp=True,

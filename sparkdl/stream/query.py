@@ -31,6 +31,8 @@ class ScoreQuery:
     id: 32 hex digits, the same after a restart. name: as it was given, or None.
     """
 
+    mode = "microbatch"
+
     def __init__(
         self,
         launch: Callable[[int | None], StreamingQuery],

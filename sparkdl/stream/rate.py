@@ -12,6 +12,7 @@ import statistics
 import threading
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from sparkdl import store
 from sparkdl.stream.records import FOLDER
@@ -72,3 +73,15 @@ class Bound:
             return int(json.loads(store.read_bytes(self.path))["rows"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # it is measured anew
             return FIRST
+
+
+def seconds_of(trigger: Any) -> float:
+    """Of a trigger's text, such as ``500 milliseconds``. Raises ValueError."""
+    import pandas as pd
+
+    if not isinstance(trigger, str) or not trigger.strip():
+        raise ValueError(trigger)
+    seconds = float(pd.Timedelta(trigger).total_seconds())
+    if not seconds >= 0:
+        raise ValueError(trigger)
+    return seconds

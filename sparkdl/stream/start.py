@@ -27,7 +27,7 @@ from sparkdl.sinks.sink import Sink
 from sparkdl.stream import letters, records
 from sparkdl.stream.batch import MicroBatches, Target
 from sparkdl.stream.query import ScoreQuery
-from sparkdl.stream.rate import Bound
+from sparkdl.stream.rate import Bound, seconds_of
 from sparkdl.stream.shape import check_types, flat_events, for_workers, parsed_events, row_schema, shape_of
 from sparkdl.stream.told import Told
 from sparkdl.stream.versions import Models
@@ -111,6 +111,8 @@ def score_stream(
     sink, dead_sink = _sinks(sink, deadLetter)
     loading: dict[str, Any] = {"registry": registry, "trusted": trusted, "settings": settings}
     if mode != "microbatch":
+        if not callable(events):
+            _check_stream(events, outputMode)
         try:
             return realtime.start(
                 events, model, loading, sink=sink, dead=dead_sink, checkpoint=checkpoint, payload=payload,
@@ -235,18 +237,6 @@ def _trigger(trigger: Any) -> dict[str, Any]:
 def _seconds(trigger: Mapping[str, Any]) -> float | None:
     """Between two micro-batches; None if that is not what was asked for."""
     return seconds_of(trigger["processingTime"]) if "processingTime" in trigger else None
-
-
-def seconds_of(trigger: Any) -> float:
-    """Of a trigger's text, such as ``500 milliseconds``. Raises ValueError."""
-    import pandas as pd
-
-    if not isinstance(trigger, str) or not trigger.strip():
-        raise ValueError(trigger)
-    seconds = float(pd.Timedelta(trigger).total_seconds())
-    if not seconds >= 0:
-        raise ValueError(trigger)
-    return seconds
 
 
 def _sinks(sink: Any, dead: Any) -> tuple[Sink, Sink | None]:

@@ -190,19 +190,22 @@ class Scene:
 
 
 class Job:
-    """A driver process with its JVM and workers, a process group of its own. Made, it has said that it runs."""
+    """A driver process with its JVM and workers, a process group of its own. Made, it has said that it runs.
 
-    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+    started: what it said then.
+    """
+
+    def __init__(self, folder: Path, told: dict[str, Any], script: Path = JOB) -> None:
         self.log = folder / "log.txt"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(JOB), str(folder), json.dumps(told)],
+                [sys.executable, str(script), str(folder), json.dumps(told)],
                 text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=log, cwd=folder,
             )  # fmt: skip
         self.said: queue.Queue[dict[str, Any]] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         if not told.get("kill"):
-            self.hear("started")
+            self.started = self.hear("started")
 
     def _listen(self) -> None:
         assert self.process.stdout is not None

@@ -1,0 +1,78 @@
+"""What real-time mode refuses, as far as that takes no Spark."""
+
+import json
+
+import pytest
+
+from sparkdl import Bundle, Signature, TensorSpec, TorchModel, sinks
+from sparkdl.errors import RealtimeError
+from sparkdl.realtime import checks
+
+OUT = sinks.Kafka("here:9092", "out")
+
+
+@pytest.fixture(scope="module")
+def model():
+    spec = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
+    return TorchModel(Bundle.from_module(_linear(), Signature((spec,))))
+
+
+def _linear():
+    from torch import nn
+
+    return nn.Linear(2, 1)
+
+
+@pytest.mark.parametrize("dead", [sinks.Kafka("here:9092", "dead"), sinks.Kafka("here:9092", "dead", key="id")])
+def test_two_topics_at_one_place_are_taken(model, dead):
+    assert checks.check_sinks(OUT, dead, model) == (OUT, dead)
+
+
+def test_without_dead_letters_bad_records_are_skipped_or_kept(model):
+    for invalid in ("skip", "keep"):
+        assert checks.check_sinks(OUT, None, TorchModel(model.bundle).setParams(handleInvalid=invalid)) == (OUT, None)
+    with pytest.raises(RealtimeError, match=r"one bad record would end the query.*deadLetter=.*'here:9092'.*'keep'"):
+        checks.check_sinks(OUT, None, model)
+
+
+@pytest.mark.parametrize(
+    ("sink", "dead", "words"),
+    [
+        (sinks.Parquet("rows"), None, r"the sink is Parquet; it takes sparkdl.sinks.Kafka\("),
+        (OUT, sinks.Parquet("letters"), r"deadLetter is Parquet; it takes a topic, sparkdl.sinks.Kafka\('here:9092'"),
+        (OUT, sinks.Kafka("there:9092", "dead"), "deadLetter is at there:9092, and the sink at here:9092"),
+        (OUT, sinks.Kafka("here:9092", "dead", options={"kafka.acks": "1"}), "or with other options"),
+    ],
+)
+def test_other_sinks_are_refused_with_what_to_change(model, sink, dead, words):
+    with pytest.raises(RealtimeError, match=f"real time is not to be had: .*{words}.*; or leave out mode='realtime'"):
+        checks.check_sinks(sink, dead, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("challenger", "a"), ("share", 0.5), ("shareBy", "id"), ("monitor", object())]
+)
+def test_what_belongs_to_micro_batches_is_refused(name, value):
+    given = {"challenger": None, "share": 0.0, "shareBy": None, "monitor": None}
+    checks.check_plain(given)
+    with pytest.raises(RealtimeError, match=f"'{name}' is for micro-batches; leave it out"):
+        checks.check_plain({**given, name: value})
+
+
+@pytest.mark.parametrize("trigger", ["available now", "1 second", "4999 ms", "soon", "", 5])
+def test_a_long_batch_is_no_shorter_than_spark_takes(trigger):
+    for fine in (None, "5 seconds", "1 hour"):
+        checks.check_trigger(fine)
+    with pytest.raises(
+        RealtimeError, match=r"'trigger' must be a time of 5 seconds or more, such as '5 minutes' \(got "
+    ):
+        checks.check_trigger(trigger)
+
+
+def test_a_function_of_rows_is_refused():
+    with pytest.raises(RealtimeError, match="'events' is a function of a number of rows"):
+        checks.check_frame(lambda rows: rows)
+
+
+def test_partitions_that_are_assigned_are_counted():
+    assert checks.partitions(None, {"assign": json.dumps({"a": [0, 1], "b": [4]})}) == 3
