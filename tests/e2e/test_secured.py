@@ -22,7 +22,7 @@ from torch import nn
 import sparkdl
 
 ROOT = standalone.ROOT
-pytestmark = [pytest.mark.lane("latest"), pytest.mark.timeout(900)]  # the first to run fetches jars
+pytestmark = pytest.mark.timeout(900)  # the first to run fetches jars
 NEWEST = pyspark.__version__ >= "4"  # whose RPC can be TLS
 PATIENCE = 120
 
@@ -79,6 +79,7 @@ HERE = """
 """
 
 
+@pytest.mark.lane("spark35")
 def test_conf_spark_cluster_conf_with_a_secret_and_an_archive(cluster, tmp_path):
     """As docs/deployment.md has schedulers submit: nothing but these two is added, but for the size of this cluster."""
     environment = tmp_path / "environment"  # that runs the lane's Python; what `pack` makes is test_packed.py's
