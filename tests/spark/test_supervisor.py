@@ -207,6 +207,7 @@ def survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
     return psutil.wait_procs(processes, timeout=60)[1]
 
 
+@pytest.mark.lane("spark35")
 def test_executors_and_drivers_die_and_no_rank_outlives_them(driver, folder):
     run = driver("local-cluster[2,1,1024]", folder)
     for what in ("executor", "daemon"):
