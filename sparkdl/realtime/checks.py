@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import connectors, session
@@ -119,10 +119,17 @@ def check_trigger(trigger: Any) -> None:
         )
 
 
-def check_slots(spark: SparkSession, options: Mapping[str, str]) -> None:
+def check_loop(servers: str, topics: Iterable[str], *sinks: Kafka | None) -> None:
+    """Raise RealtimeError for a query that would read what it writes, for ever. servers, topics: of the source."""
+    for sink in filter(None, sinks):
+        if sink.servers == servers and sink.topic in topics:
+            raise refused(f"the source reads the topic {sink.topic!r}, into which the query writes; name another topic")
+
+
+def check_slots(spark: SparkSession, options: Mapping[str, str], topics: Mapping[str, int]) -> None:
     """Raise RealtimeError if there are fewer task slots than partitions to read: the records of those left over would wait
-    for the end of the long batch, and nobody would say so."""
-    needed = max(partitions(spark, options), int(options.get("minpartitions", 0)))
+    for the end of the long batch, and nobody would say so. topics: the number of partitions of each."""
+    needed = max(sum(topics.values()), int(options.get("minpartitions", 0)))
     slots = session.await_slots(spark, needed, 0 if spark.sparkContext.master.startswith("local") else REGISTRATION_S)
     if slots is not None and slots < needed:
         raise refused(
@@ -131,23 +138,24 @@ def check_slots(spark: SparkSession, options: Mapping[str, str]) -> None:
         )
 
 
-def partitions(spark: SparkSession, options: Mapping[str, str]) -> int:
-    """How many partitions a Kafka source of these options reads. Raises RealtimeError if the brokers do not tell."""
+def topics_of(spark: SparkSession, options: Mapping[str, str]) -> dict[str, int]:
+    """The topics that a Kafka source of these options reads, and how many partitions of each. Raises RealtimeError for one
+    that is not there, and if the brokers do not tell."""
     from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
 
     if "assign" in options:
-        return sum(len(numbers) for numbers in json.loads(options["assign"]).values())
+        return {topic: len(numbers) for topic, numbers in json.loads(options["assign"]).items()}
     settings = {key: value for key, value in options.items() if key.startswith("kafka.")}
     servers = settings.pop("kafka.bootstrap.servers", "")
     try:
         with connectors.kafka_admin(spark, servers, settings) as admin:
             if "subscribepattern" in options:
                 pattern = re.compile(options["subscribepattern"])
-                topics = [name for name in admin.listTopics().names().get() if pattern.fullmatch(name)]
+                names = [name for name in admin.listTopics().names().get() if pattern.fullmatch(name)]
             else:
-                topics = [name.strip() for name in options["subscribe"].split(",")]
-            told = admin.describeTopics(topics).allTopicNames().get()
-            return sum(len(topic.partitions()) for topic in told.values())
+                names = [name.strip() for name in options["subscribe"].split(",")]
+            told = admin.describeTopics(names).allTopicNames().get()
+            return {name: len(topic.partitions()) for name, topic in told.items()}
     except Py4JJavaError as error:
         if "UnknownTopicOrPartitionException" in str(error.java_exception):
             raise refused(f"there is no topic {options['subscribe']!r} at {servers}; create it") from None

@@ -69,7 +69,9 @@ def start(
         for one in filter(None, (sink, dead)):
             one.check(spark, rows)
         _ = scores.bundle.graph  # raises for a model that the JVM cannot run
-        checks.check_slots(spark, options)
+        topics = checks.topics_of(spark, options)
+        checks.check_loop(options["kafka.bootstrap.servers"], topics, sink, dead)
+        checks.check_slots(spark, options, topics)
         identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
         record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
         publisher.begin(served)

@@ -1,6 +1,7 @@
 """What real-time mode refuses, as far as that takes no Spark."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,4 +76,23 @@ def test_a_function_of_rows_is_refused():
 
 
 def test_partitions_that_are_assigned_are_counted():
-    assert checks.partitions(None, {"assign": json.dumps({"a": [0, 1], "b": [4]})}) == 3
+    assert checks.topics_of(None, {"assign": json.dumps({"a": [0, 1], "b": [4]})}) == {"a": 2, "b": 1}
+
+
+def test_a_query_does_not_read_what_it_writes():
+    dead = sinks.Kafka("here:9092", "dead")
+    checks.check_loop("here:9092", ["in"], OUT, dead)
+    checks.check_loop("there:9092", ["out", "dead"], OUT, dead)
+    for topic, given in (("out", (OUT, None)), ("dead", (OUT, dead))):
+        with pytest.raises(RealtimeError, match=f"the source reads the topic '{topic}', into which the query writes"):
+            checks.check_loop("here:9092", ["in", topic], *given)
+
+
+@pytest.mark.parametrize("version", ["3.5.9", "4.2.1", "4.2.0-preview"])
+def test_a_spark_before_4_3_is_refused(version):
+    for newer in ("4.3.0", "4.10.0", "5.0.0-preview"):
+        checks.check_spark(SimpleNamespace(version=newer))
+    with pytest.raises(
+        RealtimeError, match=f"Spark {version} has no real-time mode for Kafka; it takes Spark 4.3 or newer"
+    ):
+        checks.check_spark(SimpleNamespace(version=version))
