@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.realtime.publish import Publisher
-from sparkdl.score import scan
 from sparkdl.stream.events import as_json
 from sparkdl.stream.status import Status
 
@@ -47,6 +46,7 @@ class RealtimeQuery:
     ) -> None:
         self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
         self.query = launch()
+        self._since = time.monotonic()  # this run began
         self.id, self.name, self.restarts = id, self.query.name, 0
         self._status = Status(id, self.name)
         self._rows: dict[tuple[str, int], int] = {}
@@ -103,20 +103,18 @@ class RealtimeQuery:
     def _watch(self) -> None:
         """In a thread, from the start to the end: the model's alias, and the query's life."""
         try:
-            started = well = time.monotonic()
-            wait = 1.0
+            well, wait = self._since, 1.0
             while not self._stopping.is_set():
                 failure = self._run()
                 if failure is None or self._stopping.is_set():
                     break
-                now = time.monotonic()
-                if now - started > WELL_AFTER_S:
-                    well, wait = now, 1.0
-                if now - well > GIVE_UP_AFTER_S or _HOPELESS.search(str(failure)):
+                if self._is_well:
+                    well, wait = time.monotonic(), 1.0
+                if time.monotonic() - well > GIVE_UP_AFTER_S or _HOPELESS.search(str(failure)):
                     self._error = failure
                     break
                 self._relaunch(failure, wait)
-                started, wait = time.monotonic(), min(2 * wait, LONGEST_WAIT_S)
+                wait = min(2 * wait, LONGEST_WAIT_S)
         except Exception as error:  # of Spark's: nobody else would hear of it
             self._error = _as_stream_error(error, self._checkpoint)
             self.query.stop()
@@ -137,9 +135,15 @@ class RealtimeQuery:
                 return _as_stream_error(error, self._checkpoint)
             self._look()
 
+    @property
+    def _is_well(self) -> bool:
+        return time.monotonic() - self._since > WELL_AFTER_S
+
     def _look(self) -> None:
         try:
             self._publisher.look()
+            if self._is_well:
+                self._trouble = None
         except (SparkdlError, OSError) as error:  # what runs goes on
             self._tell(f"{type(error).__name__}: {error}")
         progress = self.query.lastProgress
@@ -149,15 +153,18 @@ class RealtimeQuery:
             self._rows[told["runId"], told["batchId"]] = told["numInputRows"]
 
     def _relaunch(self, failure: StreamError, wait: float) -> None:
-        self._tell(f"restarted after: {str(failure).strip().splitlines()[-1]}")
+        self._tell(f"starts again after {wait:.0f} s, for {str(failure).splitlines()[0]}")
         if self._stopping.wait(wait):
             return
         with self._relaunching:
             if not self._stopping.is_set():
                 self.query = self._launch()
                 self.restarts += 1
+                self._since = time.monotonic()
 
     def _tell(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return
         self._trouble = trouble
         logger.warning("query %s: %s", self.name or self.id, trouble)
 
@@ -165,4 +172,5 @@ class RealtimeQuery:
 def _as_stream_error(error: Exception, checkpoint: str) -> StreamError:
     if isinstance(error, StreamError):
         return error
-    return StreamError(f"the query failed:\n{scan.last_lines(error)}", checkpoint=checkpoint)
+    told = str(error).split("\n=== Streaming Query ===")[0].split("\n\tat ")[0]  # without the plan, and the JVM's stack
+    return StreamError(f"the query failed: {told.strip()}", checkpoint=checkpoint)

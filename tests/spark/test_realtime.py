@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import threading
 import time
 import uuid
@@ -242,7 +243,7 @@ def test_a_query_goes_on_where_it_stopped_and_starts_again_by_itself(live, regis
         live.put(*GOOD[10:])
         until(lambda: {record.offset for record in live.read(live.out)} == set(range(20)), query)
         assert (query.isActive, query.exception()) == (True, None)
-        assert "restarted after" in query.status().trouble
+        assert re.search("starts again after 1 s, for the query failed: .*cancelled", query.status().trouble)
     registry.set_alias("root", "champion", 3)
     live.put({"id": 20, "x": [4, 0]})
     with live.running(**started) as again:
@@ -270,13 +271,22 @@ def test_a_query_that_cannot_go_on_tells_what_of(live, monkeypatch):
     live.put(GOOD[1])
     live.answered(1, query)
     live.spark.sparkContext.cancelAllJobs()
-    with pytest.raises(StreamError, match="cancelled"):
+    with pytest.raises(StreamError, match=r"the query failed: .*cancelled"):
         query.awaitTermination(PATIENCE_S)
     assert not query.isActive
     assert query.status().state == "failed"
     with pytest.raises(StreamError, match="cancelled"):
         query.stop()
     assert query.exception() is not None
+
+
+def test_what_spark_refuses_is_not_begun_again(live, monkeypatch):
+    monkeypatch.setattr(checks, "_check_plan", lambda *_: None)
+    query = live.start(bundle_of(), events=stream(live).groupBy(*checks.COLUMNS).count())
+    live.put(GOOD[1])
+    with pytest.raises(StreamError, match=r"the query failed: .*STREAMING_REAL_TIME_MODE"):
+        query.awaitTermination(PATIENCE_S)
+    assert query.restarts == 0
 
 
 def rate(live):
