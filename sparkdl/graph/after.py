@@ -12,7 +12,7 @@ from sparkdl.columns import answers
 from sparkdl.decode.base import Decoder
 from sparkdl.decode.labels import LabelDecoder
 from sparkdl.decode.sequences import AnomalyDecoder, ForecastDecoder
-from sparkdl.graph import before
+from sparkdl.graph import before, texts
 from sparkdl.graph.graph import Output
 from sparkdl.graph.nodes import Nodes
 from sparkdl.signature import FLOATS, Signature
@@ -90,6 +90,9 @@ _none = _decoded.dispatch(object)
 @_decoded.register
 def _(decoder: LabelDecoder, nodes: Nodes, outputs: Values) -> Values:
     dtype = {str: "string", bool: "bool", int: "int64"}[type(decoder.values[0])]
+    odd = [label for label in decoder.values if isinstance(label, str) and len(texts.as_given(label)) > 1]
+    if odd:
+        raise before.ineligible(decoder, "prediction", f"has the label {odd[0]!r}, which ONNX Runtime garbles for Java")
     labels = nodes.constant(list(decoder.values), dtype)
     return outputs | {"prediction": nodes.add("Gather", labels, nodes.cast(outputs["prediction"], "int64"))}
 

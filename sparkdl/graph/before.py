@@ -6,12 +6,13 @@ from functools import singledispatch
 from typing import Any
 
 from sparkdl.errors import GraphError
-from sparkdl.graph import dates
-from sparkdl.graph.graph import Input, Text
+from sparkdl.graph import dates, texts
+from sparkdl.graph.graph import Buckets, Input, Text
 from sparkdl.graph.nodes import ML, Nodes
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.categories import Categories
 from sparkdl.preprocess.dates import DateParts
+from sparkdl.preprocess.hashed import Hashed
 from sparkdl.preprocess.numbers import Numbers
 from sparkdl.settings import Settings
 from sparkdl.signature import TensorSpec
@@ -110,6 +111,13 @@ def _log_scaled(nodes: Nodes, values: str) -> str:
 
 
 @_made.register
+def _(preprocess: Hashed, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
+    """ONNX sees no bytes of a text: whoever reads the row hashes."""
+    hashed = Buckets(preprocess.buckets, preprocess.seed)
+    return Input(spec.name, "int64", (), spec.columns, spec.types, hashed=hashed), spec.name
+
+
+@_made.register
 def _(preprocess: Categories, nodes: Nodes, spec: TensorSpec) -> tuple[Input, str]:
     null = "null"
     while any(null in known for known in preprocess.vocabularies):
@@ -119,8 +127,8 @@ def _(preprocess: Categories, nodes: Nodes, spec: TensorSpec) -> tuple[Input, st
     ids = []
     for place, known in enumerate(preprocess.vocabularies):
         column = nodes.add("Gather", raw, nodes.constant([place], "int64"), axis=1)
-        numbers = list(range(1, len(known) + 1)) or [0]
-        keys = list(known) or [null]
+        found = {key: number for number, text in enumerate(known, 1) for key in texts.as_given(text)} or {null: 0}
+        keys, numbers = list(found), list(found.values())
         ids.append(
             nodes.add("LabelEncoder", column, domain=ML, keys_strings=keys, values_int64s=numbers, default_int64=0)
         )

@@ -39,8 +39,9 @@ def parts(preprocess: DateParts, nodes: Nodes, raw: str, *, is_day: bool) -> str
 
 
 def _circle(nodes: Nodes, share: str) -> list[str]:
+    """Sine and cosine. ONNX Runtime 1.23, which is Java's, has no Cos of float64."""
     angle = nodes.add("Mul", share, nodes.constant(2 * math.pi, "float64"))
-    return [nodes.add("Sin", angle), nodes.add("Cos", angle)]
+    return [nodes.add("Sin", angle), nodes.add("Sin", nodes.add("Add", angle, nodes.constant(math.pi / 2, "float64")))]
 
 
 class _Whole:

@@ -12,6 +12,7 @@ from sparkdl.columns import arrow_of_kind
 from sparkdl.preprocess.base import Preprocessor
 from sparkdl.preprocess.categories import Categories
 from sparkdl.preprocess.dates import DateParts
+from sparkdl.preprocess.hashed import Hashed
 from sparkdl.preprocess.numbers import Numbers
 from sparkdl.probe import example_inputs
 from sparkdl.signature import Signature, TensorSpec
@@ -77,6 +78,13 @@ def _(preprocess: DateParts, kinds: tuple[str, ...], count: int) -> list[pa.Arra
     column = pa.array(moments, mask=is_null)
     (kind,) = kinds
     return [column.cast(pa.date32() if kind == "date" else pa.timestamp("us"), safe=False)]
+
+
+@_of.register
+def _(preprocess: Hashed, kinds: tuple[str, ...], count: int) -> list[pa.Array]:
+    (kind,) = kinds
+    values = pa.array([None if place == 1 else str(place % 2) for place in range(count)], pa.string())
+    return [_cast(values, "double" if kind == "decimal" else kind)]
 
 
 @_of.register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,6 +28,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Buckets:
+    """What ``preprocess.Hashed`` makes of a cell's text: its bucket's number; 0 of a null. ``count``: buckets."""
+
+    __pydantic_config__ = _CHECKS
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Input:
     """An input of the ONNX model, and the columns that it is made of.
 
@@ -40,6 +49,7 @@ class Input:
     mask_of: of an input without columns: 1 where the input of this name has a value, 0 where it is padded.
     missing: what a null is in the tensor: ``nan``, or a text that is no known value; None: a row with a null is bad.
     refuses: of ``nan`` and ``inf``, those that make a row bad.
+    hashed: a cell is not read as a number, but hashed as a text; int64 of shape ``()``.
     """
 
     __pydantic_config__ = _CHECKS
@@ -51,6 +61,7 @@ class Input:
     mask_of: str = ""
     missing: Literal["nan"] | Text | None = None
     refuses: tuple[Literal["nan", "inf"], ...] = ()
+    hashed: Buckets | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,10 @@ class Graph:
         for given in self.inputs:
             if len(given.columns) != len(given.types) or bool(given.columns) == bool(given.mask_of):
                 raise refused(f"the input {given.name!r} has the columns {given.columns}, of the types {given.types}")
+            if given.hashed and (
+                given.dtype != "int64" or given.shape or given.hashed.count < 2 or given.hashed.seed < 0
+            ):
+                raise refused(f"the input {given.name!r} is hashed: {given}")
             if given.mask_of and given.mask_of not in names:
                 raise refused(f"{given.name!r} is the mask of {given.mask_of!r}, which is no input")
         sizes = [size for given in self.inputs for size in (max(given.shape[:1], default=0) + 1, *given.shape[1:])]
@@ -139,8 +154,8 @@ def _told(one: Input | Output) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Text):
-        return {"text": value.text}
+    if isinstance(value, (Text, Buckets)):
+        return asdict(value)
     return list(value) if isinstance(value, tuple) else value
 
 

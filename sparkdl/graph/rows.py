@@ -12,6 +12,7 @@ from sparkdl import columns
 from sparkdl.columns import Ragged
 from sparkdl.graph.graph import Graph, Input, Text
 from sparkdl.preprocess.cells import floats, texts
+from sparkdl.preprocess.hashed import Hashed
 from sparkdl.signature import TensorSpec
 
 
@@ -35,6 +36,9 @@ def tensors(graph: Graph, rows: Mapping[str, pa.Array]) -> dict[str, np.ndarray]
 
 
 def _read(one: Input, rows: Mapping[str, pa.Array]) -> np.ndarray | Ragged:
+    if one.hashed is not None:
+        hashing = Hashed(buckets=one.hashed.count, seed=one.hashed.seed)
+        return hashing.read({name: rows[name] for name in one.columns})
     if one.missing is None:
         numbers = {name: _number(rows[name]) for name in one.columns}
         return columns.read(numbers, TensorSpec(one.name, one.dtype, one.shape, one.columns, one.types))

@@ -17,7 +17,7 @@ from sparkdl.graph import Text
 from sparkdl.graph.build import build
 from sparkdl.graph.rows import tensors
 from sparkdl.interop.onnx import module
-from sparkdl.preprocess import Categories, DateParts, Hashed, Image, Numbers
+from sparkdl.preprocess import Categories, Characters, DateParts, Hashed, Image, Numbers
 from sparkdl.signature import Signature, TensorSpec
 
 NUMBERS = [
@@ -271,9 +271,23 @@ def test_an_anomaly():
 
 
 @pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("string", ["a", "a longer text", "", "žluť 🦊", None]),
+        ("long", [0, -7, 2**62, None]),
+        ("boolean", [True, False]),
+    ],
+)
+def test_hashed(kind, values):
+    column = pa.array(values, columns.arrow_of_kind(kind))
+    got, expected = graph_and_read(Hashed(buckets=50, seed=3), {"c": column}, (kind,))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
     ("preprocess", "kind", "words"),
     [
-        (Hashed(), "string", "Hashed, which reads column 'c', runs in Python only; score it by micro-batches"),
+        (Characters(), "string", "Characters, which reads column 'c', runs in Python only; score it by micro-batches"),
         (Image(height=4, width=4), "binary", "Image, which reads column 'c'"),
     ],
 )
@@ -290,3 +304,19 @@ def test_the_model_is_one_for_a_checker():
     onnx.checker.check_model(
         bundle_of(Categories(vocabularies=(("a",),)), ("c",), ("string",)).graph.content, full_check=True
     )
+
+
+def test_a_category_is_known_as_java_writes_it():
+    """By JNI's modified UTF-8: 🦊, U+1F98A, as U+D83E U+DD8A (Java Native Interface Specification, chapter 3)."""
+    graph = bundle_of(Categories(vocabularies=(("a", "🦊\0"),)), ("c",), ("string",)).graph
+    (encoder,) = (
+        node for node in onnx.load_model_from_string(graph.content).graph.node if node.op_type == "LabelEncoder"
+    )
+    told = {one.name: one for one in encoder.attribute}
+    assert list(told["keys_strings"].strings) == [b"a", "🦊\0".encode(), b"\xed\xa0\xbe\xed\xb6\x8a\xc0\x80"]
+    assert list(told["values_int64s"].ints) == [1, 2, 2]
+
+
+def test_a_label_that_java_cannot_be_given_is_named():
+    with pytest.raises(GraphError, match="has the label '🦊', which ONNX Runtime garbles for Java"):
+        decoded(LabelDecoder(values=("a", "🦊", "c")), LOGITS, task="multiclass")

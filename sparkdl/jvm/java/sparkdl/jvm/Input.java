@@ -16,6 +16,7 @@ interface Input extends AutoCloseable {
     void close();
 
     static Input of(Tensor told) throws OrtException {
+        if (told.buckets() != null) return new Hashes(told);
         if (told.dtype() == Dtype.STRING) return new Strings(told);
         return new Numbers(told);
     }

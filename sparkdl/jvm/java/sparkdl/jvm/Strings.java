@@ -47,7 +47,7 @@ final class Strings implements Input {
     }
 
     /** The text that tells a cell from others, as in sparkdl/preprocess/cells.py: 2 of 2 and of 2.0; null of a fraction. */
-    private static String text(Object cell) {
+    static String text(Object cell) {
         if (cell instanceof Float || cell instanceof Double || cell instanceof BigDecimal) {
             double value = ((Number) cell).doubleValue();
             return Math.floor(value) == value && Math.abs(value) < WHOLE ? Long.toString((long) value) : null;

@@ -12,6 +12,7 @@ import java.util.Set;
  * @param shape of one row; a first size of -1 varies
  * @param maskOf the input whose values this one marks, or ""
  * @param missing what a null becomes: null (the row is bad), Double.NaN, or a text
+ * @param buckets of which the tensor tells the one of a cell's text; null: the cell itself
  */
 record Tensor(
         String name,
@@ -22,9 +23,17 @@ record Tensor(
         String maskOf,
         Object missing,
         boolean refusesNan,
-        boolean refusesInf) {
+        boolean refusesInf,
+        Buckets buckets) {
+    private static final Set<String> KNOWN =
+            Set.of("name", "dtype", "shape", "columns", "types", "mask_of", "missing", "refuses", "hashed");
 
     static Tensor of(JsonNode told) {
+        told.fieldNames().forEachRemaining(name -> {
+            if (!KNOWN.contains(name)) {
+                throw new IllegalArgumentException("the graph tells " + Text.quoted(name) + " of a tensor, which is not known here");
+            }
+        });
         List<String> refuses = texts(told.path("refuses"));
         JsonNode missing = told.path("missing");
         int[] shape = new int[told.path("shape").size()];
@@ -38,7 +47,8 @@ record Tensor(
                 told.path("mask_of").asText(""),
                 missing.isTextual() ? (Object) Double.NaN : missing.has("text") ? missing.get("text").asText() : null,
                 refuses.contains("nan"),
-                refuses.contains("inf"));
+                refuses.contains("inf"),
+                Buckets.of(told.path("hashed")));
     }
 
     static List<Tensor> all(JsonNode told) {
@@ -87,5 +97,12 @@ record Tensor(
         List<String> all = new ArrayList<>();
         told.forEach(one -> all.add(one.asText()));
         return all;
+    }
+
+    /** How many, 0 that of a null among them, and by which seed. */
+    record Buckets(long count, long seed) {
+        static Buckets of(JsonNode told) {
+            return told.isMissingNode() ? null : new Buckets(told.get("count").asLong(), told.get("seed").asLong());
+        }
     }
 }
