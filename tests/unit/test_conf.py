@@ -178,6 +178,7 @@ KINDS = {
     "drift_report": conf.DriftReportConf,
     "files": conf.ScoreStreamConf,
     "kafka": conf.ScoreStreamConf,
+    "realtime": conf.ScoreStreamConf,
     "replay": conf.ReplayConf,
     "nightly": conf.ScoreBatchConf,
 }
