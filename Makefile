@@ -7,10 +7,10 @@ LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PA
 UV = $(CURDIR)/.venv/tools/bin/uv
 LANES = latest spark35
 
-.PHONY: help setup latest jars jvm demo examples test lint format doctor bench pictures soak lock clean
+.PHONY: help setup latest jars jvm demo demo-realtime examples test lint format doctor bench pictures soak lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## set up both lanes: .venv/latest, .venv/spark35
 	@$(PYTHON) scripts/bootstrap.py $(LANES)
@@ -20,6 +20,9 @@ latest:
 
 demo: latest ## the jobs one after another: train, evaluate, publish, score, compare
 	@$(LATEST) $(BIN)/python scripts/demo.py
+
+demo-realtime: latest jvm ## records scored in milliseconds, Kafka to Kafka, with a live line; ARGS="--seconds 60" for longer
+	@$(LATEST) $(BIN)/python scripts/demo_realtime.py $(ARGS)
 
 examples: latest ## every example, small: train, score a table, score a stream; ARGS="fraud --script" narrows
 	@$(LATEST) $(BIN)/python examples/run.py $(ARGS)
@@ -46,7 +49,7 @@ doctor: latest ## check this machine, with a real launch of two ranks
 	@$(LATEST) $(BIN)/python -m sparkdl doctor --launch
 
 bench: latest jvm ## every benchmark, the quick way
-	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives streaming; do \
+	@set -e; for name in launch scoring scoring_settings scoring_startup scoring_growth reader training scaling collectives streaming realtime; do \
 	  $(LATEST) $(BIN)/python benchmarks/$$name.py --quick; \
 	done
 

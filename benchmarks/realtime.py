@@ -216,7 +216,7 @@ def compared(found: Found) -> list[dict[str, Any]]:
     """What the model costs beside the same query without it, and how far micro-batches with pandas are behind."""
     rows = []
     for work, system, metric in found:
-        mine = found[work, "realtime", metric] if (work, "realtime", metric) in found else []
+        mine = found.get((work, "realtime", metric), [])
         others = found[work, system, metric]
         if metric not in ("p50 ms", "p99 ms") or len(mine) != len(others):
             continue

@@ -20,7 +20,6 @@ from pyspark.sql import functions as sf
 from torch import nn
 
 import sparkdl
-from sparkdl.jvm import scorer
 from sparkdl.signature import Signature, TensorSpec
 
 FEATURES = 50
@@ -80,7 +79,7 @@ def score_stream(spark: Any, topics: Topics, mode: str, trigger: str) -> Any:
 
 def unwarmed(spark: Any, topics: Topics) -> Any:
     """The executors see the first record with nothing compiled."""
-    with mock.patch("sparkdl.realtime.start.WARM_UP", 1):
+    with mock.patch("sparkdl.realtime.warm.warm_up"), mock.patch("sparkdl.realtime.start.WARM_UP", 1):
         return score_stream(spark, topics, "realtime", LONG_BATCH)
 
 
@@ -100,8 +99,7 @@ def identity(parsed: DataFrame) -> DataFrame:
 
 
 def by_onnx(parsed: DataFrame) -> DataFrame:
-    scored = scorer.of_bundle(parsed.sparkSession, bundle(), scorer.Settings(invalid="keep", warmup=2000))
-    return parsed.select("id", scored(sf.struct("x")).alias("scored")).select("id", "scored.prediction")
+    return sparkdl.TorchModel(bundle(), engine="onnx-jvm").transform(parsed).select("id", "prediction")
 
 
 def by_pandas_udf(parsed: DataFrame) -> DataFrame:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import store
 from sparkdl.errors import SparkdlError
 from sparkdl.jvm import scorer, session
-from sparkdl.realtime import checks, projection, publish
+from sparkdl.realtime import checks, projection, publish, warm
 from sparkdl.realtime.query import RealtimeQuery
 from sparkdl.stream import records
 from sparkdl.stream.shape import check_types, flat_events, parsed_events, row_schema, shape_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sparkdl.sinks.sink import Sink
 
 BATCH = "5 minutes"  # Spark's own default: after so long offsets are committed, and a batch begins anew
-WARM_UP = 2_000  # made-up rows in each executor before its first record: then the JVM's compilers have seen the code
+WARM_UP = 100  # made-up rows through a version before it takes over
 SENDING = {"kafka.linger.ms": "0"}  # a record waits for no other
 
 
@@ -81,13 +82,14 @@ def start(
         )  # fmt: skip
         scored = scorer.of_bundle(spark, scores.bundle, settings)
         kinds = {field["name"]: field["type"] for field in rows["fields"]}
-        sent = projection.records(
-            parsed, shape, scored, sink=sink, dead=dead, keeps=scores.getOrDefault("handleInvalid") == "keep",
-            key_kind=str(kinds.get(sink.key or "")), query=record.query,
+        sent = partial(
+            projection.records, shape=shape, scored=scored, sink=sink, dead=dead,
+            keeps=scores.getOrDefault("handleInvalid") == "keep", key_kind=str(kinds.get(sink.key or "")), query=record.query,
         )  # fmt: skip
+        warm.warm_up(events, payload, scores.signature, lambda made: sent(parsed_events(made, payload)))
 
         def launch() -> StreamingQuery:
-            writer = sent.writeStream.format("kafka").outputMode("update").trigger(realTime=trigger or BATCH)
+            writer = sent(parsed).writeStream.format("kafka").outputMode("update").trigger(realTime=trigger or BATCH)
             writer = writer.options(**{**SENDING, **(sink.options or {}), "includeHeaders": "true"})
             writer = writer.option("kafka.bootstrap.servers", sink.servers)
             writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
