@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import jvm
+import kafka
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -20,7 +25,9 @@ from torch import nn
 from sparkdl import Bundle, Signature, SparkdlError, TensorSpec, TorchModel, columns
 from sparkdl.errors import BundleIntegrityError, InvalidParamError
 from sparkdl.graph import Graph, Input, Output
+from sparkdl.graph.graph import Buckets
 from sparkdl.jvm import scorer, session
+from sparkdl.preprocess import Hashed
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 NAN, INF = float("nan"), float("inf")
@@ -135,6 +142,26 @@ def test_arrays_bytes_and_texts_are_read_and_refused_as_in_python(spark):
             assert (row.s.y, row.s.problem) == (value, problem), (dtype, shape, kind, cells[row.id])
 
 
+TEXTS = {
+    "string": (pa.string(), ["", "a", "Zürich", "1234567", "12345678", "123456789 and more than two words", None]),
+    "bigint": (pa.int64(), [2, -7, 2**62, None]),
+    "double": (pa.float64(), [2.0, 2.5, NAN, INF, 2.0**63, -0.0, None]),
+    "boolean": (pa.bool_(), [True, False]),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_cells_are_hashed_as_by_python(spark, kind):
+    arrow, cells = TEXTS[kind]
+    plain = identity("int64", (), kind)
+    (one,) = plain.inputs
+    hashed = Graph(plain.content, (replace(one, hashed=Buckets(count=97, seed=12345)),), plain.outputs, 0.0)
+    wanted = Hashed(buckets=97, seed=12345).read({"x": pa.array(cells, arrow)}).tolist()
+    rows = spark.createDataFrame([(i, cell) for i, cell in enumerate(cells)], f"id int, x {kind}").coalesce(1)
+    found = rows.select("id", scored(spark, hashed)(sf.struct("x")).alias("s")).collect()
+    assert [wanted[row.id] for row in found] == [row.s.y for row in found]
+
+
 class Several(nn.Module):
     def __init__(self):
         super().__init__()
@@ -230,7 +257,7 @@ def good_and_bad(spark):
     return spark.createDataFrame(rows, "id int, features array<float>").coalesce(1)
 
 
-def by_python(bundle, features):
+def by_python(features):
     made = net().eval()(torch.tensor(features)).softmax(1)
     return made.argmax(1).tolist(), made.tolist()
 
@@ -242,7 +269,7 @@ def test_a_model_scores_without_a_python_worker(spark, model, points):
     assert "Python" not in plan
     rows = found.collect()
     assert set(points.columns) < set(found.columns)
-    prediction, probability = by_python(model.bundle, [row.features for row in rows])
+    prediction, probability = by_python([row.features for row in rows])
     assert [row.prediction for row in rows] == prediction
     np.testing.assert_allclose([row.probability for row in rows], probability, atol=1e-5)
 
@@ -277,14 +304,14 @@ def test_vectors_go_in_and_come_out(spark, bundle, points):
     df = points.withColumn("features", array_to_vector(sf.col("features").cast("array<double>")))
     rows = model.transform(df).orderBy("id").limit(5).collect()
     np.testing.assert_allclose(
-        [row.probability.toArray() for row in rows], by_python(bundle, [row.features.toArray().tolist() for row in rows])[1],
+        [row.probability.toArray() for row in rows], by_python([row.features.toArray().tolist() for row in rows])[1],
         atol=1e-5,
     )  # fmt: skip
 
 
 def test_an_expression_and_a_function_of_sql(spark, model, points):
     rows = points.select("features", model.udf()("features").alias("made")).collect()
-    prediction, probability = by_python(model.bundle, [row.features for row in rows])
+    prediction, probability = by_python([row.features for row in rows])
     assert [row.made.prediction for row in rows] == prediction
     np.testing.assert_allclose([row.made.probability for row in rows], probability, atol=1e-5)
     model.register(spark, "jvm_score")
@@ -299,7 +326,7 @@ def test_a_stream_is_transformed(spark, model, points, tmp_path):
     writer = model.transform(stream).writeStream.format("memory").queryName("jvm_scored").trigger(availableNow=True)
     writer.option("checkpointLocation", str(tmp_path / "checkpoint")).start().awaitTermination(AWAIT_S)
     rows = spark.table("jvm_scored").orderBy("id").collect()
-    assert [row.prediction for row in rows] == by_python(model.bundle, [row.features for row in rows])[0]
+    assert [row.prediction for row in rows] == by_python([row.features for row in rows])[0]
 
 
 @pytest.mark.parametrize(
@@ -363,8 +390,9 @@ def publish(folder, version, graph, content=None):
 
 
 def metrics(spark):
-    """What Spark's metrics system has of the scorers of this JVM."""
-    registry = spark.sparkContext._jvm.sparkdl.jvm.Metrics.registered()
+    """What the scorers of this JVM counted."""
+    session.load(spark)
+    registry = spark.sparkContext._jvm.sparkdl.jvm.Metrics.here().metricRegistry()
     counts = {name: registry.getMeters().get(name).getCount() for name in ("rows", "deadLetters")}
     counts |= {name: registry.getCounters().get(name).getCount() for name in ("swaps", "refusals")}
     latencies = registry.getHistograms().get("latencyMs")
@@ -410,20 +438,14 @@ def test_a_folder_s_current_model_is_followed_and_a_bad_one_is_not(spark, tmp_pa
     assert scored(spark, doubling(2.0), model_version="1", follow=scorer.Following(tmp_path.as_uri(), 30))  # a new one
 
 
-def scored_once(spark):
-    """The metrics are there from the first row on."""
-    spark.range(1).select(scored(spark, doubling(2.0))(sf.struct(sf.lit(1.0).cast("float").alias("x")))).collect()
-
-
 def test_the_latency_is_that_since_the_records_timestamp(spark):
     score = scored(spark, doubling(2.0), timestamp=True)
-    scored_once(spark)
     before = metrics(spark)["latencies"]
     rows = spark.createDataFrame([(1.0, 10.0), (2.0, None)], "x float, ago double")
     rows = rows.select(
         "x", sf.expr("timestamp_millis(cast(unix_millis(current_timestamp()) - 1000 * ago as bigint))").alias("t")
     )
-    assert rows.select(score(sf.struct("x", "t")).y.alias("y")).orderBy("y").collect() == [(2.0,), (4.0,)]
+    assert {row.y for row in rows.select(score(sf.struct("x", "t")).y.alias("y")).collect()} == {2.0, 4.0}
     assert metrics(spark)["latencies"] == before + 1
     assert 10_000 <= metrics(spark)["slowest"] < 10_000 + 1000 * AWAIT_S
 
@@ -444,3 +466,24 @@ def test_a_session_without_onnx_runtime_is_told_the_setting(spark, monkeypatch):
     monkeypatch.setattr(session, "_RUNTIME_CLASS", "ai.onnxruntime.Absent")
     with pytest.raises(SparkdlError, match=r"spark\.jars\.packages=com\.microsoft\.onnxruntime:onnxruntime:"):
         session.load(spark)
+
+
+def test_executors_of_their_own_need_no_python_and_their_sinks_show_the_metrics(bundle, tmp_path):
+    """In a local cluster whose workers could not start a Python."""
+    bundle.save(str(tmp_path / "bundle"))
+    (tmp_path / "metrics").mkdir()
+    script = Path(__file__).with_name("jvm_driver.py")
+    environment = {**os.environ, "PYSPARK_PYTHON": "/nonexistent/python"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), ",".join(map(str, kafka.require_jars("onnx").glob("*.jar")))],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        json.loads((tmp_path / "answers.json").read_text())
+        == by_python([[0.5 * i, 1.0, -1.0, 0.0] for i in range(6)])[0]
+    )
+    counted = [
+        int(path.read_text().splitlines()[-1].split(",")[1]) for path in tmp_path.glob("metrics/*.sparkdl.rows.csv")
+    ]
+    assert sum(counted) == 6

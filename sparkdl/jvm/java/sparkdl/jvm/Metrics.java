@@ -7,7 +7,6 @@ import com.codahale.metrics.Meter;
 import com.codahale.metrics.MetricRegistry;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.metrics.source.Source;
-import scala.collection.Seq;
 
 /** What this JVM's scorers did, as the source {@code sparkdl} of Spark's own metrics system. */
 public final class Metrics implements Source {
@@ -34,19 +33,13 @@ public final class Metrics implements Source {
     }
 
     /** Those of the application that runs here. */
-    static synchronized Metrics here() {
+    public static synchronized Metrics here() {
         if (here == null || application != SparkEnv.get()) {
             application = SparkEnv.get();
             here = new Metrics();
             application.metricsSystem().registerSource(here);
         }
         return here;
-    }
-
-    /** Those that Spark's metrics system of this JVM has; null before the first row. */
-    public static MetricRegistry registered() {
-        Seq<Source> found = SparkEnv.get().metricsSystem().getSourcesByName(NAME);
-        return found.length() == 0 ? null : found.apply(0).metricRegistry();
     }
 
     /** A record of this timestamp (or null) was scored just now. */

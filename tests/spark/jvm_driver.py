@@ -1,0 +1,29 @@
+"""Scores six rows by the engine onnx-jvm on a local cluster: ``jvm_driver.py FOLDER JARS``; FOLDER has the bundle."""
+
+import json
+import sys
+
+from pyspark.sql import SparkSession
+
+from sparkdl import Bundle, TorchModel
+
+folder, jars = sys.argv[1:]
+METRICS = "spark.metrics.conf.executor.sink.csv"
+spark = (
+    SparkSession.builder.master("local-cluster[1,1,1024]")
+    .config("spark.jars", jars)
+    .config("spark.ui.enabled", "false")
+    .config("spark.executor.memory", "512m")
+    .config("spark.executor.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    .config(f"{METRICS}.class", "org.apache.spark.metrics.sink.CsvSink")
+    .config(f"{METRICS}.period", "1")
+    .config(f"{METRICS}.unit", "seconds")
+    .config(f"{METRICS}.directory", f"{folder}/metrics")
+    .getOrCreate()
+)
+rows = spark.range(6).selectExpr("array(cast(0.5 * id as float), 1f, -1f, 0f) as features")
+model = TorchModel(Bundle.load(f"{folder}/bundle")).setEngine("onnx-jvm")
+answers = [row.prediction for row in model.transform(rows).collect()]
+with open(f"{folder}/answers.json", "w") as file:
+    json.dump(answers, file)
+spark.stop()
