@@ -56,15 +56,22 @@ public final class Scorer implements UDF1<Row, Object> {
             if (!told.keep()) throw problem.ending();
             Arrays.fill(made, null);
             wrong = problem.reason();
-            now.metrics.deadLetters.mark();
+            if (counts(row, told)) now.metrics.deadLetters.mark();
         }
-        now.metrics.rows.mark();
-        if (told.timestamp()) now.metrics.scored(row.get(row.length() - 1));
+        if (counts(row, told)) {
+            now.metrics.rows.mark();
+            if (told.timestamp()) now.metrics.scored(row.get(row.length() - 1));
+        }
         if (told.gives() == Config.Gives.VALUE) return made[0];
         if (told.gives() == Config.Gives.ANSWERS) return wrong == null ? RowFactory.create(made) : null;
         made[answers] = wrong;
         made[answers + 1] = now.model.version;
         return RowFactory.create(made);
+    }
+
+    /** False for a row that was made up to warm the JVM: it lacks its timestamp. */
+    private static boolean counts(Row row, Config told) {
+        return !told.timestamp() || !row.isNullAt(row.length() - 1);
     }
 
     private Reading reading() {
