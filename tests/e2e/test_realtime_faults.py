@@ -23,7 +23,8 @@ import stream_scene
 
 import sparkdl
 
-pytestmark = pytest.mark.skipif(kafka.lane() != "latest", reason="Spark's real-time mode reads Kafka since 4.3")
+if kafka.lane() != "latest":
+    pytest.skip("Spark's real-time mode reads Kafka since 4.3", allow_module_level=True)
 
 SEED = int(os.environ.get("SPARKDL_SEED", "7"))
 EVERY_S, PATIENCE_S, PARTITIONS = 0.02, 120, 2

@@ -20,12 +20,13 @@ from sparkdl import Bundle, Signature, TensorSpec, connectors
 from sparkdl.errors import GraphError, InvalidParamError, RealtimeError, SignatureError, SinkError, StreamError
 from sparkdl.payloads import JSON
 from sparkdl.preprocess import Image
-from sparkdl.realtime import checks
+from sparkdl.realtime import checks, warm
 from sparkdl.realtime import query as running
 from sparkdl.sinks import Kafka, Parquet
 from sparkdl.stream import records
 
-pytestmark = pytest.mark.skipif(kafka.lane() != "latest", reason="Spark's real-time mode reads Kafka since 4.3")
+if kafka.lane() != "latest":
+    pytest.skip("Spark's real-time mode reads Kafka since 4.3", allow_module_level=True)
 
 X = TensorSpec("x", "float32", (2,), ("x",), ("array<float>",))
 PAYLOAD = JSON("id bigint, x array<float>")
@@ -66,7 +67,7 @@ class Live:
         mark = uuid.uuid4().hex[:8]
         self.source, self.out, self.dead = (broker.create_topic(f"{name}-{mark}") for name in ("in", "out", "dead"))
         self.sink = Kafka(broker.servers, self.out, key="id")
-        self.sent = 0
+        self.queries = []
 
     def start(self, model, **more):
         named = {
@@ -74,7 +75,8 @@ class Live:
             "checkpoint": str(self.folder / "checkpoint"), "mode": "realtime",
             "deadLetter": Kafka(self.broker.servers, self.dead),
         }  # fmt: skip
-        return sparkdl.score_stream(**{**named, "model": model, **more})
+        self.queries.append(sparkdl.score_stream(**{**named, "model": model, **more}))
+        return self.queries[-1]
 
     @contextlib.contextmanager
     def running(self, model, **more):
@@ -128,9 +130,13 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture
-def live(spark, broker, tmp_path):
+def live(spark, broker, tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "SECONDS", 0)
     made = Live(spark, broker, tmp_path)
     yield made
+    for query in made.queries:
+        with contextlib.suppress(StreamError):  # it has been raised
+            query.stop()
     for topic in (made.source, made.out, made.dead):
         broker.delete_topic(topic)
 
@@ -282,7 +288,7 @@ def test_a_query_that_cannot_go_on_tells_what_of(live, monkeypatch):
 
 def test_what_spark_refuses_is_not_begun_again(live, monkeypatch):
     monkeypatch.setattr(checks, "_check_plan", lambda *_: None)
-    query = live.start(bundle_of(), events=stream(live).groupBy(*checks.COLUMNS).count())
+    query = live.start(bundle_of(), events=stream(live).coalesce(1))
     live.put(GOOD[1])
     with pytest.raises(StreamError, match=r"the query failed: .*STREAMING_REAL_TIME_MODE"):
         query.awaitTermination(PATIENCE_S)
