@@ -7,7 +7,7 @@ LATEST = env PYSPARK_PYTHON=$(BIN)/python PYSPARK_DRIVER_PYTHON=$(BIN)/python PA
 UV = $(CURDIR)/.venv/tools/bin/uv
 LANES = latest spark35
 
-.PHONY: help setup latest jars jvm demo demo-realtime examples test lint format doctor bench pictures soak lock clean
+.PHONY: help setup latest jars jvm demo demo-realtime examples test lint format doctor bench pictures soak lock wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -32,6 +32,9 @@ jars: setup # before the tests, whose clocks run; where they cannot be had the t
 
 jvm: jars ## build sparkdl/jvm/sparkdl-jvm.jar, which scores inside Spark's JVM
 	@$(BIN)/python scripts/build_jvm.py || true
+
+wheel: jvm ## dist/*.whl, with the jar in it
+	@$(UV) build --quiet --wheel --out-dir dist .
 
 test: jvm ## all tests on both lanes; ARGS="--lane latest -- -k bundle" narrows
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
