@@ -107,6 +107,7 @@ public final class RealtimeLoad {
         parts.forEach(consumer::position);
         open = true;
         consuming = new Thread(() -> consume(consumer, file, topics), "consumer");
+        consuming.setDaemon(true); // it ends with the commands
         consuming.start();
         return "open";
     }

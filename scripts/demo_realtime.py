@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ LINE = "  {second:>3} s   {count:>5} scored/s   p50 {p50:6.1f} ms   p99 {p99:7.1
 def main() -> None:
     """The steps; exits with 1 if a record was lost."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started here
     paths = needed()
     os.environ.update(PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
     with tempfile.TemporaryDirectory(prefix="sparkdl-demo-") as name:
@@ -55,6 +57,7 @@ def main() -> None:
             loads.await_all(folder / "arrivals", first, 1, 60)
             say(4, f"{asked.rate} records/s for {asked.seconds} s; half way the champion becomes version 2")
             found = watched(load, folder / "arrivals", registry, asked)
+            spark.sparkContext.setLogLevel("OFF")  # of a real-time query that is stopped Spark tells as of an error
             query.stop()
     if summary(found, asked):
         raise SystemExit("records were lost; see above")
@@ -151,7 +154,12 @@ def running(folder: Path, paths: dict[str, Path]) -> Iterator[tuple[Any, loads.L
     load = loads.Load(broker.servers, folder / "rows.json", paths["kafka"])
     found = [str(path) for name in ("latest", "onnx") for path in paths[name].glob("*.jar")]
     builder = SparkSession.builder.master("local[2]").config("spark.jars", ",".join(found))
-    spark = builder.config("spark.ui.enabled", "false").config("spark.log.level", "ERROR").getOrCreate()
+    spark = (
+        builder.config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.log.level", "ERROR")
+        .getOrCreate()
+    )
     try:
         yield broker, load, spark
     finally:

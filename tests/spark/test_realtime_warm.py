@@ -2,12 +2,14 @@
 
 import json
 
+import pyspark
 import pytest
 
 from sparkdl.payloads import JSON
 from sparkdl.realtime import warm
 from sparkdl.signature import Signature, TensorSpec
 
+pytestmark = pytest.mark.skipif(pyspark.__version__ < "4.3", reason="real time needs Spark 4.3")
 SIGNATURE = Signature((TensorSpec("x", "float32", (3,), ("x",), ("array<float>",)),))
 KINDS = (
     "boolean", "tinyint", "bigint", "float", "double", "decimal(12, 3)", "string", "binary", "date", "timestamp",
