@@ -56,22 +56,26 @@ def arguments() -> argparse.Namespace:
 
     names = [KAFKA, *systems.SYSTEMS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="four minutes: 200 and 1,000 records/s, one round")
+    parser.add_argument(
+        "--quick", action="store_true", help="four minutes: 200 and 1,000 records/s, one round, no fresh sessions"
+    )
     parser.add_argument("--json", type=Path, help="where the results are written, or added to")
     parser.add_argument("--only", nargs="+", choices=names, metavar="SYSTEM", help=f"of {names}")
     parser.add_argument("--rates", nargs="*", type=int, metavar="RATE", help="records a second; none: 'fresh' alone")
     parser.add_argument("--seconds", type=float, help="of a rate that count, in a round")
-    parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of a rate before them")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="seconds of a rate before them")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of each topic")
     parser.add_argument("--slots", type=int, default=SLOTS, help="of Spark's local master")
     parser.add_argument("--conf", nargs="*", default=[], metavar="KEY=VALUE", help="of the Spark session")
     parser.add_argument("--fresh", choices=names, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    asked.fresh_of = [one for one in ("realtime", "realtime, no warm-up") if not asked.only or one in asked.only]
+    asked.fresh_of = [
+        one for one in ("realtime", "realtime, no warm-up") if one in (asked.only or ([] if asked.quick else [one]))
+    ]
     asked.only = asked.only or [one for one in names if one in systems.USUAL or one == KAFKA]
     asked.rates = ([200, 1_000] if asked.quick else RATES) if asked.rates is None else asked.rates
-    asked.seconds = asked.seconds or (8.0 if asked.quick else 10.0)
+    asked.seconds = asked.seconds or (6.0 if asked.quick else 8.0)
     asked.rounds = asked.rounds or (1 if asked.quick else 2)
     asked.conf = dict(one.split("=", 1) for one in asked.conf)
     return asked
@@ -129,7 +133,11 @@ class Machine:
                     break
         finally:
             if query:
+                self.spark.sparkContext.setLogLevel(
+                    "OFF"
+                )  # of a real-time query that is stopped Spark tells as of an error
                 query.stop()
+                self.spark.sparkContext.setLogLevel("ERROR")
             self.load.close()
 
     def load_alone(self, folder: Path) -> None:
