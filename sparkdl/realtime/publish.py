@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from sparkdl import store
@@ -14,19 +15,25 @@ from sparkdl.stream.versions import Models, Served
 CURRENT = "current.json"
 
 
+def graph_of(served: Served) -> Graph:
+    """Of its bundle. Raises GraphError if it has none."""
+    return served.model.bundle.graph
+
+
 class Publisher:
     """Follows a model's alias for the executors, on the driver.
 
     folder: URI of the folder that holds ``current.json`` and the graph that it names, which every executor can read.
-    Made, it has versions refused that cannot run in the JVM. A version that comes in is loaded, its graph built and proven, and written here before ``current.json`` names it.
+    prove: raises for a version whose graph cannot run in the JVM; such a one is refused. A version that comes in is loaded, its
+    graph built and proven, and written here before ``current.json`` names it.
     """
 
-    def __init__(self, models: Models, checkpoint: str) -> None:
+    def __init__(self, models: Models, checkpoint: str, prove: Callable[[Served], object] = graph_of) -> None:
         self.models = models
         self.folder = store.join(checkpoint, records.FOLDER, "model")
         self.refused: dict[str, str] = {}
         self._published: Served | None = None
-        models.prove = _graph_of  # what cannot be run without Python is refused as what fails is
+        models.prove = prove
 
     @property
     def version(self) -> str | None:
@@ -50,10 +57,14 @@ class Publisher:
 
     def _publish(self, served: Served) -> None:
         store.write_bytes(store.join(self.folder, CURRENT), json.dumps(_told(served), indent=1).encode())
+        kept = {_file(graph_of(one)) for one in (served, self._published, self.models.candidate) if one is not None}
         self._published = served
+        for name in store.names(self.folder):
+            if name.startswith("graph-") and name not in kept:  # no executor has still to load it
+                store.delete(store.join(self.folder, name))
 
     def _write_graph(self, served: Served) -> None:
-        graph = _graph_of(served)
+        graph = graph_of(served)
         uri = store.join(self.folder, _file(graph))
         if not store.exists(uri):
             store.write_bytes(uri, graph.content)
@@ -65,16 +76,12 @@ def last_version(checkpoint: str) -> str | None:
     return json.loads(store.read_bytes(uri))["model_version"] if store.exists(uri) else None
 
 
-def _graph_of(served: Served) -> Graph:
-    return served.model.bundle.graph
-
-
 def _file(graph: Graph) -> str:
     return f"graph-{graph.sha256}.onnx"
 
 
 def _told(served: Served) -> dict[str, Any]:
-    graph = _graph_of(served)
+    graph = graph_of(served)
     return {
         "model_version": served.version,
         "file": _file(graph),

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sparkdl import session
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.realtime.publish import Publisher
 from sparkdl.stream.events import as_json
@@ -46,7 +47,7 @@ class RealtimeQuery:
     ) -> None:
         self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
         self.query = launch()
-        self._since = time.monotonic()  # this run began
+        self._since: float | None = time.monotonic()  # this run began; None between two
         self.id, self.name, self.restarts = id, self.query.name, 0
         self._status = Status(id, self.name)
         self._rows: dict[tuple[str, int], int] = {}
@@ -103,24 +104,25 @@ class RealtimeQuery:
     def _watch(self) -> None:
         """In a thread, from the start to the end: the model's alias, and the query's life."""
         try:
-            well, wait = self._since, 1.0
-            while not self._stopping.is_set():
-                failure = self._run()
-                if failure is None or self._stopping.is_set():
-                    break
+            well, wait = time.monotonic(), 1.0
+            failure = self._run()
+            while failure is not None and not self._stopping.is_set():
                 if self._is_well:
                     well, wait = time.monotonic(), 1.0
                 if time.monotonic() - well > GIVE_UP_AFTER_S or _HOPELESS.search(str(failure)):
                     self._error = failure
                     break
-                self._relaunch(failure, wait)
+                failure = self._again(failure, wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
-        except Exception as error:  # of Spark's: nobody else would hear of it
+        except Exception as error:  # nobody else would hear of it
             self._error = _as_stream_error(error, self._checkpoint)
-            self.query.stop()
         finally:
+            for end in (self.query.stop, self._held.close):
+                try:
+                    end()
+                except Exception as error:  # of a store, of Spark: whoever waits for the end is let go all the same
+                    self._tell(f"at the end: {type(error).__name__}: {error}")
             self._status.ended(self._error)
-            self._held.close()
             self._ended.set()
 
     def _run(self) -> StreamError | None:
@@ -137,30 +139,42 @@ class RealtimeQuery:
 
     @property
     def _is_well(self) -> bool:
-        return time.monotonic() - self._since > WELL_AFTER_S
+        return self._since is not None and time.monotonic() - self._since > WELL_AFTER_S
 
     def _look(self) -> None:
         try:
             self._publisher.look()
+        except Exception as error:  # of a store, a registry, Py4J: what runs goes on
+            self._tell(f"{type(error).__name__}: {error}")
+        else:
             if self._is_well:
                 self._trouble = None
-        except (SparkdlError, OSError) as error:  # what runs goes on
-            self._tell(f"{type(error).__name__}: {error}")
         progress = self.query.lastProgress
         if progress is not None:
             told: dict[str, Any] = as_json(progress)
             self._status.progress(told)
             self._rows[told["runId"], told["batchId"]] = told["numInputRows"]
 
-    def _relaunch(self, failure: StreamError, wait: float) -> None:
+    def _again(self, failure: StreamError, wait: float) -> StreamError | None:
+        """Start after so many seconds, and run; what that failed of, or None."""
+        from py4j.protocol import Py4JNetworkError  # type: ignore[import-untyped,import-not-found]
+
+        self._since = None
         self._tell(f"starts again after {wait:.0f} s, for {str(failure).splitlines()[0]}")
-        if self._stopping.wait(wait):
-            return
+        if self._stopping.wait(wait) or not session.is_there():
+            return None
         with self._relaunching:
-            if not self._stopping.is_set():
+            if self._stopping.is_set():
+                return None
+            try:
                 self.query = self._launch()
-                self.restarts += 1
-                self._since = time.monotonic()
+            except (Py4JNetworkError, ConnectionError):  # the JVM is gone, and will not come back
+                raise
+            except Exception as error:  # of the checkpoint's store, of Spark: it is tried again
+                return _as_stream_error(error, self._checkpoint)
+            self.restarts += 1
+            self._since = time.monotonic()
+        return self._run()
 
     def _tell(self, trouble: str) -> None:
         if trouble == self._trouble:

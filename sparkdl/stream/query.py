@@ -133,8 +133,10 @@ class ScoreQuery:
                 self._batches.close()
                 self._told.ended(self._error)
             finally:
-                self._held.close()
-                self._ended.set()
+                try:
+                    self._held.close()
+                finally:
+                    self._ended.set()
 
     def _wait(self) -> bool:
         """Until the query ends, or another number of rows a batch suits better; True if it runs again with that."""
