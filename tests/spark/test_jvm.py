@@ -151,15 +151,25 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_cells_are_hashed_as_by_python(spark, kind):
+def test_cells_are_hashed_as_by_python(spark, kind, seed=12345):
     arrow, cells = TEXTS[kind]
     plain = identity("int64", (), kind)
     (one,) = plain.inputs
-    hashed = Graph(plain.content, (replace(one, hashed=Buckets(count=97, seed=12345)),), plain.outputs, 0.0)
-    wanted = Hashed(buckets=97, seed=12345).read({"x": pa.array(cells, arrow)}).tolist()
+    hashed = Graph(plain.content, (replace(one, hashed=Buckets(count=97, seed=seed)),), plain.outputs, 0.0)
+    wanted = Hashed(buckets=97, seed=seed).read({"x": pa.array(cells, arrow)}).tolist()
     rows = spark.createDataFrame([(i, cell) for i, cell in enumerate(cells)], f"id int, x {kind}").coalesce(1)
     found = rows.select("id", scored(spark, hashed)(sf.struct("x")).alias("s")).collect()
     assert [wanted[row.id] for row in found] == [row.s.y for row in found]
+
+
+def test_cells_are_hashed_alike_where_digits_are_written_otherwise(spark):
+    locale = spark.sparkContext._jvm.java.util.Locale
+    before = locale.getDefault()
+    locale.setDefault(locale.forLanguageTag("ar-EG"))
+    try:
+        test_cells_are_hashed_as_by_python(spark, "boolean", seed=54321)
+    finally:
+        locale.setDefault(before)
 
 
 class Several(nn.Module):
@@ -337,6 +347,31 @@ def test_choices_that_python_alone_has_are_refused(model, points, name, value):
         model.setParams(**{name: value}).transform(points)
 
 
+def field(number, content, over=0):
+    """Of a protobuf message; ``over``: bits of its tag behind the 32nd, which C++ cuts off and others may not."""
+    written = b""
+    for value in (over << 32 | number << 3 | 2, len(content)):
+        while value > 0x7F:
+            written += bytes([value & 0x7F | 0x80])
+            value >>= 7
+        written += bytes([value])
+    return written + content
+
+
+def hidden(case, model):
+    graph = model.graph.SerializeToString()
+    if case == "hidden external data":
+        location = onnx.StringStringEntryProto(key="location", value="secret.bin").SerializeToString()
+        tensor = TensorProto(name="w", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+        graph += field(5, tensor.SerializeToString().replace(b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01") + field(13, location, 1))
+    elif case == "hidden domain":
+        graph += field(1, helper.make_node("Gelu", ["x"], ["z"]).SerializeToString() + field(7, b"com.microsoft", 1))
+    else:
+        graph += field(0, b"nothing")
+    model.ClearField("graph")
+    return model.SerializeToString() + field(7, graph)
+
+
 def hostile(case):
     content = onnx_bytes("float32", (), helper.make_node("Identity", ["x"], ["y"]))
     model = onnx.load_model_from_string(content)
@@ -351,6 +386,8 @@ def hostile(case):
         model.graph.node[0].op_type = "Nonsense"
     elif case == "domain":
         model.graph.node[0].domain = "com.example"
+    elif case.startswith("hidden"):
+        return hidden(case, model)
     changed = model.SerializeToString()
     return changed[:-9] if case == "truncated" else changed
 
@@ -363,6 +400,9 @@ def hostile(case):
         ("operator", "Nonsense"),
         ("domain", "operator of the domain 'com.example'"),
         ("truncated", "cut short"),
+        ("hidden external data", "no protobuf message"),
+        ("hidden domain", "no protobuf message"),
+        ("hidden field of number 0", "no protobuf message"),
         ("digest", "its sha256 is"),
     ],
 )

@@ -6,6 +6,7 @@ import ai.onnxruntime.OrtException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
+import java.util.Locale;
 import org.apache.spark.sql.Row;
 
 /**
@@ -25,7 +26,7 @@ final class Hashes implements Input {
         }
         buckets = told.buckets().count();
         if (buckets < 2) throw new IllegalArgumentException("hashes need 2 buckets or more (got " + buckets + ")");
-        byte[] digits = String.format("%016d", told.buckets().seed()).getBytes(StandardCharsets.US_ASCII);
+        byte[] digits = String.format(Locale.ROOT, "%016d", told.buckets().seed()).getBytes(StandardCharsets.US_ASCII);
         ByteBuffer key = ByteBuffer.wrap(digits).order(ByteOrder.LITTLE_ENDIAN);
         key0 = key.getLong();
         key1 = key.getLong();
