@@ -29,6 +29,11 @@ record Config(
         String follow,
         long everyMs) {
 
+    /** True where a query in real time asks: what else scores in this JVM is not counted among its rows. */
+    boolean reports() {
+        return timestamp || !follow.isEmpty();
+    }
+
     enum Gives { RECORD, ANSWERS, VALUE }
 
     private static final ObjectMapper JSON = new ObjectMapper();

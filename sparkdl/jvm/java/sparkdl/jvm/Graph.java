@@ -16,6 +16,8 @@ record Graph(List<Tensor> inputs, List<Tensor> outputs, String sha256) {
         if (graph.inputs.isEmpty() || graph.outputs.isEmpty()) {
             throw new IllegalArgumentException("a graph needs inputs and outputs (got " + told + ")");
         }
+        graph.inputs.forEach(one -> one.checkInput(graph.inputs));
+        graph.outputs.forEach(Tensor::checkOutput);
         return graph;
     }
 
@@ -50,7 +52,14 @@ record Graph(List<Tensor> inputs, List<Tensor> outputs, String sha256) {
     private Map<String, String> forms() {
         Map<String, String> all = new TreeMap<>();
         for (Tensor one : inputs) {
-            for (int i = 0; i < one.columns().size(); i++) all.put(one.columns().get(i), Tensor.form(one.types().get(i)));
+            for (int i = 0; i < one.columns().size(); i++) {
+                String column = one.columns().get(i);
+                String form = Tensor.form(one.types().get(i));
+                String before = all.put(column, form);
+                if (before != null && !before.equals(form)) {
+                    throw new IllegalArgumentException("it reads the column " + Text.quoted(column) + " as " + before + " and as " + form);
+                }
+            }
         }
         return all;
     }

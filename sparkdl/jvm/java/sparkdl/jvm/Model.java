@@ -5,24 +5,29 @@ import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtSession;
 import java.lang.ref.Cleaner;
-import java.lang.ref.Reference;
 import java.util.concurrent.ConcurrentLinkedDeque;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.spark.sql.Row;
 
-/** A session of ONNX Runtime and what it takes and gives. Any number of threads score with it at a time. */
-final class Model {
+/**
+ * A session of ONNX Runtime and what it takes and gives. Any number of threads score with it at a time, each between
+ * {@code take} and {@code close}; its memory is given back when the last one, and who loaded it, have closed it.
+ */
+final class Model implements AutoCloseable {
     private static final Cleaner CLEANER = Cleaner.create();
 
     final Graph graph;
     final String version;
     private final OrtSession session;
     private final ConcurrentLinkedDeque<Workspace> idle = new ConcurrentLinkedDeque<>();
+    private final AtomicInteger users = new AtomicInteger(1);
+    private final Cleaner.Cleanable memory;
 
     private Model(Graph graph, String version, OrtSession session) {
         this.graph = graph;
         this.version = version;
         this.session = session;
-        CLEANER.register(this, new Native(session, idle)); // when no thread scores with it any more
+        memory = CLEANER.register(this, new Native(session, idle)); // should somebody forget to close it
     }
 
     /**
@@ -36,7 +41,12 @@ final class Model {
         SelfContained.check(graph.checked(content));
         try {
             Model model = new Model(graph, version, session(content, threads));
-            model.tryOut(tries);
+            try {
+                model.tryOut(tries);
+            } catch (OrtException | RuntimeException | Error error) {
+                model.close();
+                throw error;
+            }
             return model;
         } catch (OrtException error) {
             throw new IllegalArgumentException("the ONNX model is refused: " + Text.firstLine(error), error);
@@ -58,8 +68,18 @@ final class Model {
 
     private void tryOut(int times) throws OrtException {
         Workspace workspace = new Workspace(graph);
-        for (int i = 0; i < times; i++) workspace.tryOut(session);
         idle.push(workspace);
+        for (int i = 0; i < times; i++) workspace.tryOut(session);
+    }
+
+    /** Keep it from being closed; false where it was. */
+    boolean take() {
+        return users.getAndUpdate(count -> count == 0 ? 0 : count + 1) > 0;
+    }
+
+    @Override
+    public void close() {
+        if (users.decrementAndGet() == 0) memory.clean();
     }
 
     /** The answers of a row, into the first fields. Throws Problem for a row that is bad. */
@@ -72,7 +92,6 @@ final class Model {
             throw Problem.failed(error);
         } finally {
             if (workspace != null) idle.push(workspace);
-            Reference.reachabilityFence(this);
         }
     }
 

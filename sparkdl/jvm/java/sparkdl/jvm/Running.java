@@ -1,50 +1,86 @@
 package sparkdl.jvm;
 
-import java.util.concurrent.atomic.AtomicReference;
 import org.apache.spark.broadcast.Broadcast;
 
 /** The model that scores just now, by one configuration. */
 final class Running {
     final Config config;
-    private final AtomicReference<Model> model = new AtomicReference<>();
+    private volatile Model model;
+    private volatile boolean isOver;
+    private volatile long used = System.nanoTime();
 
-    private Running(Config config) {
+    Running(Config config) {
         this.config = config;
     }
 
-    /** Of the folder that is followed the current model, else the one that came with the query. */
-    static Running start(Config config, Broadcast<byte[]> content) {
+    /**
+     * Load, on the first call, the current model of the folder that is followed, else the one that came with the query.
+     *
+     * @throws IllegalStateException where the folder's current model is refused: this JVM would score by another than the others
+     */
+    synchronized void begin(Broadcast<byte[]> content) {
+        if (isOver || model != null) return;
         Version.check(config.version());
-        Running running = new Running(config);
-        if (!config.follow().isEmpty()) {
-            Follower follower = new Follower(running);
-            follower.look(running);
+        if (config.follow().isEmpty()) {
+            set(sent(content));
+        } else {
+            Follower follower = new Follower(this);
+            Model current = follower.first();
+            set(current != null ? current : sent(content));
             follower.start();
         }
-        if (running.model() == null) {
-            running.set(
-                    Model.load(content.value(), config.graph(), config.modelVersion(), config.threads(), config.warmup()));
-        }
-        return running;
+        used();
     }
 
+    private Model sent(Broadcast<byte[]> content) {
+        return Model.load(content.value(), config.graph(), config.modelVersion(), config.threads(), config.warmup());
+    }
+
+    /** Null before it began and after it ended. */
     Model model() {
-        return model.get();
+        return model;
     }
 
     String version() {
-        Model now = model();
+        Model now = model;
         return now == null ? config.modelVersion() : now.version;
     }
 
-    /** The next record is scored by this model. */
-    void takeOver(Model next) {
-        if (model() != null) Metrics.here().swaps.inc();
+    boolean isOver() {
+        return isOver;
+    }
+
+    /** A row is scored just now. */
+    void used() {
+        used = System.nanoTime();
+    }
+
+    boolean isIdle(long nanos) {
+        return System.nanoTime() - used > nanos;
+    }
+
+    /** The next record is scored by this model; the one before is closed behind its last row. */
+    synchronized void takeOver(Model next) {
+        if (isOver) {
+            next.close();
+            return;
+        }
+        Model before = model;
         set(next);
+        before.close();
+        Metrics.here().swaps.inc();
+    }
+
+    /** Close the model behind its last row; who follows for it stops. */
+    synchronized void end() {
+        isOver = true;
+        Model last = model;
+        model = null;
+        if (last != null) last.close();
     }
 
     private void set(Model next) {
-        model.set(next);
-        Metrics.here().runs(next.version);
+        model = next;
+        if (config.reports()) Metrics.here().runs(next.version);
     }
 }

@@ -34,7 +34,7 @@ public final class Scorer implements UDF1<Row, Object> {
         Config told = Config.of(config);
         told.graph().places(told.columns());
         byte[] content = Files.readAllBytes(Path.of(file));
-        Model.load(content, told.graph(), told.modelVersion(), 1, 0); // what is wrong with it is told here, not by a task
+        Model.load(content, told.graph(), told.modelVersion(), 1, 0).close(); // what is wrong with it is told here, not by a task
         return new Scorer(config, spark.broadcast(content));
     }
 
@@ -46,6 +46,14 @@ public final class Scorer implements UDF1<Row, Object> {
     @Override
     public Object call(Row row) {
         Reading now = reading();
+        while (!now.model.take()) now = reading(); // another took over just now
+        now.running.used();
+        try (now.model) {
+            return scored(row, now);
+        }
+    }
+
+    private static Object scored(Row row, Reading now) {
         Config told = now.running.config;
         int answers = now.model.graph.outputs().size();
         Object[] made = new Object[told.gives() == Config.Gives.RECORD ? answers + 2 : answers];
@@ -69,18 +77,21 @@ public final class Scorer implements UDF1<Row, Object> {
         return RowFactory.create(made);
     }
 
-    /** False for a row that was made up to warm the JVM: it lacks its timestamp. */
+    /** False for what no query in real time asks for, and for a row made up to warm the JVM: it lacks its timestamp. */
     private static boolean counts(Row row, Config told) {
-        return !told.timestamp() || !row.isNullAt(row.length() - 1);
+        return told.reports() && !(told.timestamp() && row.isNullAt(row.length() - 1));
     }
 
     private Reading reading() {
         Reading now = reading;
-        if (now == null) now = new Reading(Models.of(config, content), Metrics.here(), null, null);
-        Model model = now.running.model();
-        if (model != now.model) {
-            int[][] places = model.graph.places(now.running.config.columns());
-            now = new Reading(now.running, now.metrics, model, places);
+        Running running = now == null ? null : now.running;
+        Model model = running == null ? null : running.model();
+        while (model == null) { // on the first row, and behind a long time without one
+            running = Models.of(config, content);
+            model = running.model();
+        }
+        if (now == null || model != now.model) {
+            now = new Reading(running, Metrics.here(), model, model.graph.places(running.config.columns()));
             reading = now;
         }
         return now;

@@ -57,6 +57,31 @@ record Tensor(
         return all;
     }
 
+    /** Throws IllegalArgumentException for an input that makes no sense among these, as sparkdl/graph/graph.py refuses it. */
+    void checkInput(List<Tensor> all) {
+        check(columns.size() == types.size() && columns.isEmpty() != maskOf.isEmpty(), "columns " + columns + " of " + types);
+        check(Arrays.stream(shape).skip(1).allMatch(size -> size >= 0) && (shape.length == 0 || shape[0] >= -1), "a size below 0");
+        check(columns.size() <= 1 || types.stream().allMatch(type -> form(type).indexOf('[') < 0), "stacked arrays");
+        check(missing == null || (missing instanceof String ? dtype == Dtype.STRING : dtype.isFloat()), "missing " + missing);
+        check(buckets == null || (buckets.count >= 2 && buckets.seed >= 0), "hashed " + buckets);
+        check(maskOf.isEmpty() || (isNumbers() && Arrays.equals(shape, new int[] {-1})), "a mask");
+        check(maskOf.isEmpty() || all.stream().anyMatch(one -> one.name.equals(maskOf) && one.isRagged() && one.isNumbers() && one.maskOf.isEmpty()),
+                "the mask of " + Text.quoted(maskOf) + ", which is no input of numbers whose length varies");
+    }
+
+    /** Throws IllegalArgumentException for an output whose size is not told. */
+    void checkOutput() {
+        check(isFixed(), "a size below 0");
+    }
+
+    private void check(boolean fits, String what) {
+        if (!fits) throw new IllegalArgumentException("the graph's " + Text.quoted(name) + ", a " + kind() + ", has " + what);
+    }
+
+    private boolean isNumbers() {
+        return dtype != Dtype.STRING && buckets == null;
+    }
+
     boolean isRagged() {
         return shape.length > 0 && shape[0] < 0;
     }
@@ -102,7 +127,7 @@ record Tensor(
     /** How many, 0 that of a null among them, and by which seed. */
     record Buckets(long count, long seed) {
         static Buckets of(JsonNode told) {
-            return told.isMissingNode() ? null : new Buckets(told.get("count").asLong(), told.get("seed").asLong());
+            return told.isMissingNode() ? null : new Buckets(told.path("count").asLong(), told.path("seed").asLong(-1));
         }
     }
 }

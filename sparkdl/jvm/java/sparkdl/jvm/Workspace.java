@@ -23,6 +23,15 @@ final class Workspace implements AutoCloseable {
 
     Workspace(Graph graph) throws OrtException {
         this.graph = graph;
+        try {
+            make();
+        } catch (OrtException | RuntimeException | Error error) {
+            close();
+            throw error;
+        }
+    }
+
+    private void make() throws OrtException {
         for (Tensor told : graph.inputs()) {
             Input input = Input.of(told);
             inputs.add(input);
@@ -78,5 +87,4 @@ final class Workspace implements AutoCloseable {
         inputs.forEach(Input::close);
         outputs.forEach(Output::close);
     }
-
 }
