@@ -37,10 +37,20 @@ def in_one_line(error: Any) -> str:
     return (str(java.toString() if java is not None else error).strip().splitlines() or [""])[0]
 
 
+class NoClientError(Exception):
+    """Kafka's client refuses its settings. The words are Kafka's own, unless they may quote an option: that may be a secret."""
+
+    def __init__(self, error: Any, options: Mapping[str, str]) -> None:
+        hushed = f"{error.java_exception.getClass().getSimpleName()}; see the options {sorted(options)}"
+        super().__init__(f"there is no client of these settings: {hushed if options else in_one_line(error)}")
+
+
 @contextmanager
 def kafka_admin(spark: SparkSession, servers: str, options: Mapping[str, str]) -> Iterator[Any]:
     """An AdminClient of Kafka, closed at the end. options: ``kafka.*``, as Spark's connector takes them. Raises
-    Py4JJavaError."""
+    NoClientError, and of what is done with it Py4JJavaError."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
+
     jvm: Any = spark._jvm
     settings = jvm.java.util.Properties()
     for name, value in options.items():
@@ -48,8 +58,20 @@ def kafka_admin(spark: SparkSession, servers: str, options: Mapping[str, str]) -
     settings.setProperty("bootstrap.servers", servers)
     settings.setProperty("request.timeout.ms", str(ANSWER_S * 500))
     settings.setProperty("default.api.timeout.ms", str(ANSWER_S * 1000))
-    admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
+    try:
+        admin = jvm.org.apache.kafka.clients.admin.AdminClient.create(settings)
+    except Py4JJavaError as error:
+        raise NoClientError(error, options) from None
     try:
         yield admin
     finally:
         admin.close()
+
+
+def kafka_config(spark: SparkSession, admin: Any, kind: str, name: str) -> Any:
+    """The settings of a ``BROKER`` or ``TOPIC``, as Kafka's Config. Raises Py4JJavaError."""
+    jvm: Any = spark._jvm
+    kinds = getattr(jvm, "org.apache.kafka.common.config.ConfigResource$Type")
+    resource = jvm.org.apache.kafka.common.config.ConfigResource(getattr(kinds, kind), name)
+    asked = jvm.java.util.Collections.singleton(resource)
+    return next(iter(admin.describeConfigs(asked).all().get().values()))

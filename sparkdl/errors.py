@@ -243,7 +243,10 @@ class StreamError(SparkdlError, RuntimeError):
 
 
 class RealtimeError(StreamError):
-    """A stream cannot be scored in real time; micro-batches may do. Fields: ``checkpoint``."""
+    """A stream cannot be scored in real time; micro-batches may do. Fields: ``checkpoint``; ``passing``, True for a
+    trouble that may pass."""
+
+    passing: bool = False
 
 
 class SinkError(StreamError):

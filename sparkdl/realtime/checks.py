@@ -18,16 +18,43 @@ if TYPE_CHECKING:
     from sparkdl.model import TorchModel
     from sparkdl.sinks.sink import Sink
 
+REQUEST_BYTES = 16 << 20  # that a producer sends at once, half of the memory in which it holds what it sends
+MESSAGE_BYTES = 1_048_588  # that a topic takes, where nothing else is said: Kafka's own default
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp")  # of Spark's Kafka source
 REGISTRATION_S = 60.0  # for a young cluster's executors to be there
 SHORTEST_S = 5  # Spark's spark.sql.streaming.realTimeMode.minBatchDuration
 _SINCE = (4, 3)
-_NODES = ("Project", "Filter", "SubqueryAlias")  # of Spark's plans: one record in, one out, at once
+_NODES = ("Project", "Filter", "SubqueryAlias", "View")  # of Spark's plans: one record in, one out, at once
 
 
-def refused(why: str) -> RealtimeError:
-    """The error, with the way out that is always there."""
-    return RealtimeError(f"real time is not to be had: {why}; or leave out mode='realtime'", checkpoint=None)
+def refused(why: str, *, passing: bool = False) -> RealtimeError:
+    """The error, with the way out that is always there. passing: it may be otherwise soon."""
+    return RealtimeError(
+        f"real time is not to be had: {why}; or leave out mode='realtime'", checkpoint=None, passing=passing
+    )
+
+
+def check_query(events: Any, trigger: Any, plain: Mapping[str, Any]) -> dict[str, str]:
+    """The options of the Kafka source, of a query that real time takes. plain: arguments of ``score_stream`` that must not
+    be given. Raises RealtimeError."""
+    check_plain(plain)
+    check_trigger(trigger)
+    check_frame(events)
+    check_spark(events.sparkSession)
+    return check_events(events)
+
+
+def check_places(
+    spark: SparkSession, options: Mapping[str, str], sink: Sink, dead: Sink | None, model: TorchModel
+) -> tuple[Kafka, Kafka | None]:
+    """Both sinks, as topics. options: as ``check_query`` gives them. Raises RealtimeError for places and partitions that do not
+    do, GraphError for a model that the JVM cannot run."""
+    topic, letters = check_sinks(sink, dead, model)
+    _ = model.bundle.graph
+    topics = topics_of(spark, options)
+    check_loop(options, topics, topic, letters)
+    check_slots(spark, options, topics)
+    return topic, letters
 
 
 def check_frame(events: Any) -> None:
@@ -74,7 +101,7 @@ def _check_plan(plan: Any, spark: SparkSession) -> None:
     while not plan.children().isEmpty():
         if plan.nodeName() not in _NODES:
             raise refused(
-                f"the events have an {plan.nodeName()}; it takes columns made of one record each, and filters"
+                f"the events have the operator {plan.nodeName()}; it takes columns made of one record each, and filters"
             )
         plan = plan.children().head()
 
@@ -96,6 +123,13 @@ def check_sinks(sink: Sink, dead: Sink | None, model: TorchModel) -> tuple[Kafka
         raise refused(
             "one bad record would end the query, and each restart of it; give deadLetter=sparkdl.sinks.Kafka("
             f"{sink.servers!r}, 'dead-letters'), or settings={{'handleInvalid': 'skip'}} or 'keep'"
+        )
+    if dead is not None and dead.topic == sink.topic:
+        raise refused(f"the sink and deadLetter are one topic, {sink.topic!r}; name another one for the dead letters")
+    if model.getOrDefault("handleInvalid") == "keep" and model.getOrDefault("errorCol"):
+        raise refused(
+            f"errorCol is {model.getOrDefault('errorCol')!r}, and what is wrong with a record is its header sparkdl-reason; "
+            "leave errorCol out"
         )
     return sink, dead
 
@@ -119,22 +153,34 @@ def check_trigger(trigger: Any) -> None:
         )
 
 
-def check_loop(servers: str, topics: Iterable[str], *sinks: Kafka | None) -> None:
-    """Raise RealtimeError for a query that would read what it writes, for ever. servers, topics: of the source."""
+def check_loop(options: Mapping[str, str], topics: Iterable[str], *sinks: Kafka | None) -> None:
+    """Raise RealtimeError for a query that would read what it writes, for ever. options, topics: of the source, which may
+    read by its pattern a topic that is yet to be."""
+    pattern = re.compile(options.get("subscribepattern", "(?!)"))
     for sink in filter(None, sinks):
-        if sink.servers == servers and sink.topic in topics:
+        is_same = not _hosts(sink.servers).isdisjoint(_hosts(options["kafka.bootstrap.servers"]))
+        if is_same and (sink.topic in topics or pattern.fullmatch(sink.topic)):
             raise refused(f"the source reads the topic {sink.topic!r}, into which the query writes; name another topic")
+
+
+def _hosts(servers: str) -> set[str]:
+    return {server.strip().lower() for server in servers.split(",")}
 
 
 def check_slots(spark: SparkSession, options: Mapping[str, str], topics: Mapping[str, int]) -> None:
     """Raise RealtimeError if there are fewer task slots than partitions to read: the records of those left over would wait
     for the end of the long batch, and nobody would say so. topics: the number of partitions of each."""
-    needed = max(sum(topics.values()), int(options.get("minpartitions", 0)))
-    slots = session.await_slots(spark, needed, 0 if spark.sparkContext.master.startswith("local") else REGISTRATION_S)
+    least = options.get("minpartitions", "0")
+    if not least.isdecimal():
+        raise refused(f"the source's option 'minPartitions' must be a whole number (got {least!r})")
+    needed = max(sum(topics.values()), int(least))
+    is_local = spark.sparkContext.master.startswith("local")
+    slots = session.await_slots(spark, needed, 0 if is_local else REGISTRATION_S)
     if slots is not None and slots < needed:
         raise refused(
             f"the source has {needed} partitions, each of which takes a task slot for itself all the time, and the session "
-            f"has {slots}: start it with --master local[{needed}] or more, or give the application more cores"
+            f"has {slots}: start it with --master local[{needed}] or more, or give the application more cores",
+            passing=not is_local,
         )
 
 
@@ -156,7 +202,36 @@ def topics_of(spark: SparkSession, options: Mapping[str, str]) -> dict[str, int]
                 names = [name.strip() for name in options["subscribe"].split(",")]
             told = admin.describeTopics(names).allTopicNames().get()
             return {name: len(topic.partitions()) for name, topic in told.items()}
+    except connectors.NoClientError as error:
+        raise refused(f"of the source's brokers at {servers} {error}") from None
     except Py4JJavaError as error:
         if "UnknownTopicOrPartitionException" in str(error.java_exception):
             raise refused(f"there is no topic {options['subscribe']!r} at {servers}; create it") from None
-        raise refused(f"the source's brokers at {servers} do not answer: {connectors.in_one_line(error)}") from None
+        raise refused(
+            f"the source's brokers at {servers} do not answer: {connectors.in_one_line(error)}",
+            passing="TimeoutException" in str(error.java_exception),
+        ) from None
+
+
+def longest(spark: SparkSession, *sinks: Kafka | None) -> dict[str, int]:
+    """Bytes of a message that each sink's topic takes, and its producer sends. Raises RealtimeError if the brokers do not
+    tell; of those that may not, Kafka's default is taken."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
+
+    told = {}
+    for sink in filter(None, sinks):
+        options = sink.options or {}
+        told[sink.topic] = MESSAGE_BYTES
+        try:
+            with connectors.kafka_admin(spark, sink.servers, options) as admin:
+                entry = connectors.kafka_config(spark, admin, "TOPIC", sink.topic).get("max.message.bytes")
+                told[sink.topic] = int(entry.value())
+        except Py4JJavaError as error:
+            if not re.search("Authorization|UnknownTopicOrPartition", str(error.java_exception)):
+                raise refused(
+                    f"the brokers at {sink.servers} do not tell how long a message the topic {sink.topic!r} takes: "
+                    f"{connectors.in_one_line(error)}",
+                    passing=True,
+                ) from None
+        told[sink.topic] = min(told[sink.topic], int(options.get("kafka.max.request.size", REQUEST_BYTES)))
+    return told

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 BATCH = "5 minutes"  # Spark's own default: after so long offsets are committed, and a batch begins anew
 WARM_UP = 100  # made-up rows through a version before it takes over
-SENDING = {"kafka.linger.ms": "0"}  # a record waits for no other
+SENDING = {  # a record waits for no other, and what a topic takes is sent
+    "kafka.linger.ms": "0",
+    "kafka.max.request.size": str(checks.REQUEST_BYTES),
+}
 
 
 def start(
@@ -44,12 +47,8 @@ def start(
 ) -> RealtimeQuery:
     """The query, running. loading: how the model is loaded, for Models. plain: arguments of ``score_stream`` that must not be
     given here; the others as there. Raises as it does."""
-    checks.check_plain(plain)
-    checks.check_trigger(trigger)
-    checks.check_frame(events)
+    options = checks.check_query(events, trigger, plain)
     spark = events.sparkSession
-    checks.check_spark(spark)
-    options = checks.check_events(events)
     try:
         session.load(spark)
     except SparkdlError as error:
@@ -62,31 +61,29 @@ def start(
         publisher = publish.Publisher(models, checkpoint)
         served = models.first(publish.last_version(checkpoint))
         scores = served.model
-        sink, dead = checks.check_sinks(sink, dead, scores)
+        sink, dead = checks.check_places(spark, options, sink, dead, scores)
         parsed = parsed_events(events, payload)
-        flat = flat_events(parsed, payload)
+        flat = flat_events(parsed, payload, shadowing=True)
         shape = shape_of(events, flat, payload, scores, columns, both=False)
         rows = row_schema(flat, shape, scores)
         for one in filter(None, (sink, dead)):
             one.check(spark, rows)
-        _ = scores.bundle.graph  # raises for a model that the JVM cannot run
-        topics = checks.topics_of(spark, options)
-        checks.check_loop(options["kafka.bootstrap.servers"], topics, sink, dead)
-        checks.check_slots(spark, options, topics)
-        identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
-        record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
-        publisher.begin(served)
+        kinds = {field["name"]: field["type"] for field in rows["fields"]}
+        keeps = scores.getOrDefault("handleInvalid") == "keep"
+        longest = checks.longest(spark, sink, dead)
+        route = projection.Route(sink, str(kinds.get(sink.key or "")), dead, keeps, longest)
         settings = scorer.Settings(
             model_version=served.version, invalid="keep", warmup=WARM_UP, timestamp=True,
             follow=scorer.Following(store.hadoop_uri(publisher.folder)),
         )  # fmt: skip
         scored = scorer.of_bundle(spark, scores.bundle, settings)
-        kinds = {field["name"]: field["type"] for field in rows["fields"]}
-        sent = partial(
-            projection.records, shape=shape, scored=scored, sink=sink, dead=dead,
-            keeps=scores.getOrDefault("handleInvalid") == "keep", key_kind=str(kinds.get(sink.key or "")), query=record.query,
-        )  # fmt: skip
-        warm.warm_up(events, payload, scores.signature, lambda made: sent(parsed_events(made, payload)))
+        sent = partial(projection.records, shape=shape, scored=scored, route=route)
+        sent(parsed, query="")  # what Spark cannot plan ends here, and the checkpoint is nobody's
+        identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
+        record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
+        publisher.begin(served)
+        sent = partial(sent, query=record.query)
+        warm.warm_up(parsed, payload, scores.signature, lambda made: sent(parsed_events(made, payload)))
 
         def launch() -> StreamingQuery:
             writer = sent(parsed).writeStream.format("kafka").outputMode("update").trigger(realTime=trigger or BATCH)

@@ -6,9 +6,9 @@ Without it the first seconds' records wait for an interpreter, and on few cores 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sparkdl.payloads import JSON
+from sparkdl.payloads import JSON, PARSED, UNPARSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,16 +24,17 @@ SECONDS = 10.0  # after which no further round begins: a slow model needs its ti
 
 
 def warm_up(
-    events: DataFrame, payload: Payload | None, signature: Signature, sent: Callable[[DataFrame], DataFrame]
+    parsed: DataFrame, payload: Payload | None, signature: Signature, sent: Callable[[DataFrame], DataFrame]
 ) -> None:
-    """Run made-up events in all slots of the session; what ``sent`` makes of them goes nowhere.
+    """Run made-up events in all slots of the session; what ``sent`` makes of them goes nowhere. parsed: as
+    ``shape.parsed_events`` gives the events.
 
     Of payloads only JSON is made up. Records of another kind count as unparsable here, and what is behind the parser stays
     cold. The records have no timestamp, and so the Scorer's metrics leave them out.
     """
-    spark = events.sparkSession
+    spark = parsed.sparkSession
     slots = spark.sparkContext.defaultParallelism
-    columns = made_up(events, payload, signature)
+    columns = made_up(parsed, payload, signature)
     rows, until = FIRST, time.monotonic() + SECONDS
     while rows <= LAST and time.monotonic() < until:
         made = spark.range(0, rows * slots, 1, slots).select(*columns)
@@ -41,28 +42,28 @@ def warm_up(
         rows *= 2
 
 
-def made_up(events: DataFrame, payload: Payload | None, signature: Signature) -> list[Column]:
+def made_up(parsed: DataFrame, payload: Payload | None, signature: Signature) -> list[Column]:
     """Of ``id``: columns of the same names and types as the events'."""
     from pyspark.sql import functions as sf
 
     sizes = {
         spec.columns[0]: spec.shape for spec in signature.inputs if spec.preprocess is None and len(spec.columns) == 1
     }
-    kinds = {field.name: field.dataType for field in events.schema.fields}
-    columns = {name: value(kind, sizes.get(name, ())) for name, kind in kinds.items()}
+    kinds = {field.name: field.dataType for field in parsed.schema.fields}
+    columns = {
+        name: value(kind, sizes.get(name, ())) for name, kind in kinds.items() if name not in (PARSED, UNPARSABLE)
+    }
     columns["timestamp"] = sf.lit(None).cast(kinds["timestamp"])
     if isinstance(payload, JSON):
-        columns[payload.column] = _text(payload, sizes).cast(kinds[payload.column])
+        columns[payload.column] = _text(kinds[PARSED], sizes).cast(kinds[payload.column])
     return [column.alias(name) for name, column in columns.items()]
 
 
-def _text(payload: JSON, sizes: Mapping[str, Sequence[int]]) -> Column:
+def _text(kind: Any, sizes: Mapping[str, Sequence[int]]) -> Column:
     from pyspark.sql import functions as sf
-    from pyspark.sql.types import StructType
 
-    fields = StructType.fromDDL(payload.schema).fields
     return sf.to_json(
-        sf.struct(*(value(field.dataType, sizes.get(field.name, ())).alias(field.name) for field in fields))
+        sf.struct(*(value(field.dataType, sizes.get(field.name, ())).alias(field.name) for field in kind.fields))
     )
 
 

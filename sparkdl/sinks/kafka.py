@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # A batch is some MB at once: Kafka's own 16 KiB would make hundreds of requests of it.
 SENDING = {"kafka.batch.size": "262144", "kafka.linger.ms": "5"}
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule for names
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Kafka(Sink):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InvalidParamError(f"{name!r} must be a text (got {value!r})", param=name, value=value)
+        if not _TOPIC.fullmatch(self.topic):
+            raise InvalidParamError(
+                f"'topic' must be 1 to 249 letters, digits, '.', '_' or '-' (got {self.topic!r})",
+                param="topic",
+                value=self.topic,
+            )
         options = self.options or {}
         strange = [name for name in options if not str(name).startswith("kafka.") or name == "kafka.bootstrap.servers"]
         if strange or not all(isinstance(value, str) for value in options.values()):
@@ -78,37 +86,27 @@ class Kafka(Sink):
     def _check_topic(self, spark: SparkSession) -> None:
         from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
 
-        is_client = False
         try:
             with connectors.kafka_admin(spark, self.servers, self.options or {}) as admin:
-                is_client = True
                 topics = set(admin.listTopics().names().get())
-                if self.topic not in topics and not self._makes_topics(spark._jvm, admin):
+                if self.topic not in topics and not self._makes_topics(spark, admin):
                     raise self._error(
                         f"there is no topic {self.topic!r}, and the broker makes none by itself: create it"
                     )
+        except connectors.NoClientError as error:
+            raise self._error(str(error)) from None
         except Py4JJavaError as error:
-            if not is_client:
-                raise self._error(f"there is no client of these settings: {self._hushed(error)}") from None
             told = f"the brokers do not answer as they should: {connectors.in_one_line(error)}"
             silent = "TimeoutException" in str(error.java_exception)
             raise self._error(told, SinkUnreachableError if silent else SinkError) from None
 
-    def _hushed(self, error: Any) -> str:
-        """Kafka's own words, unless they may quote an option, which may be a secret."""
-        if not self.options:
-            return connectors.in_one_line(error)
-        return f"{error.java_exception.getClass().getSimpleName()}; see the options {sorted(self.options)}"
-
-    def _makes_topics(self, jvm: Any, admin: Any) -> bool:
+    def _makes_topics(self, spark: SparkSession, admin: Any) -> bool:
         """True unless the broker says that it makes no topics; who may not ask has to find out."""
         from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
 
         node = admin.describeCluster().nodes().get().iterator().next().idString()
-        kind = getattr(jvm, "org.apache.kafka.common.config.ConfigResource$Type").BROKER
-        asked = jvm.java.util.Collections.singleton(jvm.org.apache.kafka.common.config.ConfigResource(kind, node))
         try:
-            config = next(iter(admin.describeConfigs(asked).all().get().values()))
+            config = connectors.kafka_config(spark, admin, "BROKER", node)
         except Py4JJavaError as error:
             if "Authorization" in str(error.java_exception):
                 return True

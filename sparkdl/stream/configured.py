@@ -106,18 +106,35 @@ def _shared(conf: ScoreStreamConf | ReplayConf) -> dict[str, Any]:
 
 def check(events: DataFrame, conf: ScoreStreamConf | ReplayConf, model: TorchModel) -> dict[str, Any]:
     """The schema of the rows that the sink would get, as JSON values: events, payload and model fit each other, and the
-    sink, if it is there already, takes such rows. Raises SignatureError, ColumnNotFoundError, SinkError."""
+    sink, if it is there already, takes such rows; and what real time takes. Raises SignatureError, ColumnNotFoundError,
+    SinkError, and for ``mode: realtime`` RealtimeError, GraphError."""
     from sparkdl.stream import shape
 
     told = payload(conf.payload) if conf.payload else None
     shape.check_types(events)
-    flat = shape.flat_events(shape.parsed_events(events, told), told)
+    is_realtime = getattr(conf, "mode", None) == "realtime"
+    if is_realtime:
+        check_realtime(events, conf, model)
+    flat = shape.flat_events(shape.parsed_events(events, told), told, shadowing=is_realtime)
     both = getattr(conf, "challenger", None) is not None
     rows = shape.row_schema(flat, shape.shape_of(events, flat, told, model, conf.columns, both=both), model)
-    made = sink(conf.sink)
-    if made.place is None or store.exists(made.place):  # to check a table that is not there is to begin it
-        made.check(events.sparkSession, rows)
+    for told_of in (conf.sink, getattr(conf, "deadLetter", None) if is_realtime else None):
+        made = sink(told_of) if told_of else None
+        if made and (
+            made.place is None or store.exists(made.place)
+        ):  # to check a table that is not there is to begin it
+            made.check(events.sparkSession, rows)
     return rows
+
+
+def check_realtime(events: DataFrame, conf: Any, model: TorchModel) -> None:
+    """conf: a ScoreStreamConf. Raises RealtimeError, GraphError for what real time does not take."""
+    from sparkdl.realtime import checks
+
+    names = ("challenger", "share", "shareBy", "monitor")
+    options = checks.check_query(events, conf.trigger, {name: getattr(conf, name) for name in names})
+    dead = sink(conf.deadLetter) if conf.deadLetter else None
+    checks.check_places(events.sparkSession, options, sink(conf.sink), dead, model)
 
 
 def run_to_end(query: ScoreQuery | RealtimeQuery, told_to_end: threading.Event) -> None:

@@ -131,6 +131,15 @@ def last_versions(checkpoint: str) -> tuple[str | None, str | None]:
     return None, None
 
 
+def mode(checkpoint: str) -> str | None:
+    """``microbatch`` or ``realtime``, as the checkpoint's query began; None if it has none. Raises StreamError for a file
+    that cannot be read."""
+    try:
+        return _read(checkpoint, f"{FOLDER}/query.json").get("mode") or "microbatch"
+    except FileNotFoundError:
+        return None
+
+
 def opened(checkpoint: str, identity: Mapping[str, Any]) -> Records:
     """The records of a checkpoint, begun if there are none.
 

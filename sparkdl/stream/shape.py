@@ -76,12 +76,18 @@ def _fields(events: DataFrame) -> list[Any]:
         ) from error
 
 
-def flat_events(parsed: DataFrame, payload: Payload | None) -> DataFrame:
-    """The columns that the model reads and the sink may keep. Raises SignatureError."""
+def flat_events(parsed: DataFrame, payload: Payload | None, *, shadowing: bool = False) -> DataFrame:
+    """The columns that the model reads and the sink may keep. shadowing: a column of the events that is called as a field
+    of the payload is left out; else SignatureError is raised for it."""
     if payload is None:
         return parsed
     fields = parsed.schema[PARSED].dataType.names  # type: ignore[attr-defined]
-    events = [name for name in parsed.columns if name not in (PARSED, UNPARSABLE, payload.column)]
+    hidden = {name.lower() for name in fields} if shadowing else set()
+    events = [
+        name
+        for name in parsed.columns
+        if name not in (PARSED, UNPARSABLE, payload.column) and name.lower() not in hidden
+    ]
     _check_unique(
         [*((name, "a column of the events") for name in events), *((name, "a field of the payload") for name in fields)]
     )

@@ -87,8 +87,8 @@ def score_stream(
         the reason, instead of the model's ``handleInvalid``. Without one a row that cannot be parsed ends the query,
         or is left out with ``handleInvalid`` ``skip``.
     mode: ``microbatch``; ``realtime``: each record by itself, in milliseconds, at least once, by Spark 4.3's real-time mode,
-        from Kafka to Kafka, without Python (``docs/realtime.md``); or ``auto``: that if it can be, else micro-batches, with
-        a warning that says why. The query's ``mode`` is what it became.
+        from Kafka to Kafka, without Python (``docs/realtime.md``); or ``auto``: what the query on this checkpoint was
+        before; of a new one real time if it can be, else micro-batches, with a warning that says why. The query's ``mode`` is what it became.
     trigger: ``1 second`` (the default), ``0 seconds`` for batch after batch, or ``available now``: what is there now, then
         end. In real time: after how long offsets are committed, 5 minutes by default.
     payload: ``sparkdl.payloads.JSON``, ``Avro`` or ``Protobuf``: the model reads its fields.
@@ -113,6 +113,8 @@ def score_stream(
     if mode != "microbatch":
         if not callable(events):
             _check_stream(events, outputMode)
+        mode = mode if mode == "realtime" else records.mode(checkpoint) or mode
+    if mode != "microbatch":
         try:
             return realtime.start(
                 events, model, loading, sink=sink, dead=dead_sink, checkpoint=checkpoint, payload=payload,
@@ -120,7 +122,7 @@ def score_stream(
                 plain={"challenger": challenger, "share": share, "shareBy": shareBy, "monitor": monitor},
             )  # fmt: skip
         except (RealtimeError, GraphError) as error:
-            if mode == "realtime":
+            if mode == "realtime" or getattr(error, "passing", False):
                 raise
             logger.warning("the stream is scored by micro-batches: %s", error)
     kind = _trigger("1 second" if trigger is None else trigger)

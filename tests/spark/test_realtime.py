@@ -192,6 +192,43 @@ def test_what_cannot_be_scored_is_skipped_or_kept_without_a_topic_for_it(live, i
         values = [json.loads(record.value) for record in live.answered(len(ids), query)]
     assert [value["id"] for value in values] == ids
     assert [value["prediction"] for value in values] == [{1: 2.0, 2: 3.0}.get(id) for id in ids]
+    told = [record.headers.get("sparkdl-reason", "").split(":")[0] for record in live.read(live.out)]
+    assert told == [{1: "", None: "unparsable", 90: "shape", 93: "non-finite", 2: ""}[id] for id in ids]
+
+
+LONG = "x" * 1_048_400  # with its headers more than Kafka takes by default
+
+
+def test_what_is_too_large_is_cut_short_and_the_query_goes_on(live):
+    wide = {"id": 2, "x": [9.0, 0.0], "text": LONG[:1_047_000]}  # fits until the answers join it
+    payload = JSON("id bigint, x array<float>, text string")
+    with live.running(bundle_of(), payload=payload, columns=["id", "text"]) as query:
+        live.put(LONG, wide, {"id": 3, "x": [4.0, 0.0]})
+        live.answered(3, query)
+        assert query.restarts == 0
+    rubbish, row = live.read(live.dead)
+    assert [json.loads(record.value)["id"] for record in live.read(live.out)] == [3]
+    assert (rubbish.value, rubbish.offset) == (None, 0)
+    assert re.match(
+        rf"too large: \d+ bytes, and the topic {live.dead} takes \d+; unparsable: ", rubbish.headers["sparkdl-reason"]
+    )
+    assert row.offset == 1
+    assert re.match(rf"too large: \d+ bytes, and the topic {live.out} takes ", row.headers["sparkdl-reason"])
+
+
+@pytest.mark.parametrize("key", ["prediction", "model_version"])
+def test_the_key_may_be_an_answer_and_fields_are_called_as_the_source_s_columns(live, key):
+    payload = JSON("timestamp bigint, offset string, x array<float>")
+    events = stream(live)
+    events.createOrReplaceTempView("live")
+    bundle = bundle_of()
+    told = {"events": live.spark.sql("select * from live"), "payload": payload, "columns": None}
+    with live.running(bundle, sink=Kafka(live.broker.servers, live.out, key=key), **told) as query:
+        live.put({"timestamp": 7, "offset": "here", "x": [4.0, 0.0]})
+        (record,) = live.answered(1, query)
+    value = json.loads(record.value)
+    assert (value["timestamp"], value["offset"], record.offset) == (7, "here", 0)
+    assert record.key == {"prediction": "2.0", "model_version": bundle.digest[:12]}[key]
 
 
 def test_versions_come_in_while_records_flow_and_one_that_does_not_fit_stays_out(live, registry):
@@ -316,7 +353,7 @@ REFUSED = {
         lambda live: {"events": stream(live).drop("offset", "timestamp")},
     ),
     "counts": (
-        RealtimeError, "the events have an Aggregate",
+        RealtimeError, "the events have the operator Aggregate",
         lambda live: {"events": stream(live).groupBy(*checks.COLUMNS).count()},
     ),
     "Python": (
@@ -364,9 +401,29 @@ def test_brokers_that_do_not_answer_are_told(live, monkeypatch):
         live.start(bundle_of(), events=stream(live, **{"kafka.bootstrap.servers": nowhere}))
 
 
+def test_auto_takes_no_passing_trouble_for_its_answer(live, monkeypatch):
+    monkeypatch.setattr(connectors, "ANSWER_S", 1)
+    nowhere = f"127.0.0.1:{kafka.free_ports(1)[0]}"
+    with pytest.raises(RealtimeError, match="do not answer"):
+        live.start(bundle_of(), mode="auto", events=stream(live, **{"kafka.bootstrap.servers": nowhere}))
+    assert records.mode(str(live.folder / "checkpoint")) is None
+
+
+def test_a_mistyped_login_is_told_without_its_secret(live):
+    login = {
+        "kafka.security.protocol": "SASL_PLAINTEXT", "kafka.sasl.mechanism": "PLAIN",
+        "kafka.sasl.jaas.config": "PlainLoginModule HUNTER2 required;",
+    }  # fmt: skip
+    with pytest.raises(RealtimeError, match=r"no client of these settings: .*see the options .*jaas") as told:
+        live.start(bundle_of(), events=stream(live, **login))
+    assert "HUNTER2" not in str(told.value)
+
+
 def test_auto_is_micro_batches_where_real_time_cannot_be_and_says_so(live, tmp_path, caplog):
     with live.running(bundle_of(), mode="auto", sink=Parquet(str(tmp_path / "rows")), deadLetter=None) as query:
         assert query.mode == "microbatch"
     assert "scored by micro-batches: real time is not to be had: the sink is Parquet" in caplog.text
     with live.running(bundle_of(), mode="auto", checkpoint=str(tmp_path / "other")) as query:
         assert query.mode == "realtime"
+    with pytest.raises(RealtimeError, match="the sink is Parquet"):
+        live.start(bundle_of(), mode="auto", checkpoint=str(tmp_path / "other"), sink=Parquet(str(tmp_path / "rows")))

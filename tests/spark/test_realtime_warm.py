@@ -5,7 +5,7 @@ import json
 import pyspark
 import pytest
 
-from sparkdl.payloads import JSON
+from sparkdl.payloads import JSON, parse
 from sparkdl.realtime import warm
 from sparkdl.signature import Signature, TensorSpec
 
@@ -31,7 +31,8 @@ def test_a_value_of_every_type(spark):
 @pytest.mark.parametrize("kind", ["string", "binary"])
 def test_events_like_the_query_s_with_arrays_as_the_model_reads_them(spark, kind):
     events = spark.createDataFrame([], f"key binary, value {kind}, partition int, timestamp timestamp")
-    columns = warm.made_up(events, JSON("id bigint, x array<float>, y array<int>"), SIGNATURE)
+    payload = JSON("id bigint, x array<float>, y array<int>")
+    columns = warm.made_up(parse(events, payload), payload, SIGNATURE)
     made = spark.range(5).select(*columns)
     assert made.dtypes == events.dtypes
     row = made.collect()[-1]

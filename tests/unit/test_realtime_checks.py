@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sparkdl import Bundle, Signature, TensorSpec, TorchModel, sinks
-from sparkdl.errors import RealtimeError
+from sparkdl.errors import InvalidParamError, RealtimeError
 from sparkdl.realtime import checks
 
 OUT = sinks.Kafka("here:9092", "out")
@@ -42,12 +42,30 @@ def test_without_dead_letters_bad_records_are_skipped_or_kept(model):
         (sinks.Parquet("rows"), None, r"the sink is Parquet; it takes sparkdl.sinks.Kafka\("),
         (OUT, sinks.Parquet("letters"), r"deadLetter is Parquet; it takes a topic, sparkdl.sinks.Kafka\('here:9092'"),
         (OUT, sinks.Kafka("there:9092", "dead"), "deadLetter is at there:9092, and the sink at here:9092"),
+        (OUT, sinks.Kafka("here:9092", "out"), "the sink and deadLetter are one topic, 'out'"),
         (OUT, sinks.Kafka("here:9092", "dead", options={"kafka.acks": "1"}), "or with other options"),
     ],
 )
 def test_other_sinks_are_refused_with_what_to_change(model, sink, dead, words):
     with pytest.raises(RealtimeError, match=f"real time is not to be had: .*{words}.*; or leave out mode='realtime'"):
         checks.check_sinks(sink, dead, model)
+
+
+def test_a_column_of_what_is_wrong_is_refused(model):
+    told = TorchModel(model.bundle).setParams(handleInvalid="keep", errorCol="why")
+    with pytest.raises(RealtimeError, match="errorCol is 'why', .* its header sparkdl-reason; leave errorCol out"):
+        checks.check_sinks(OUT, None, told)
+
+
+@pytest.mark.parametrize("topic", ["a b", "a'b", "..", "é", "x" * 250])
+def test_a_topic_has_a_name_that_kafka_takes(topic):
+    with pytest.raises(InvalidParamError, match="'topic' must be 1 to 249 letters"):
+        sinks.Kafka("here:9092", topic)
+
+
+def test_partitions_are_a_whole_number():
+    with pytest.raises(RealtimeError, match=r"'minPartitions' must be a whole number \(got 'x'\)"):
+        checks.check_slots(None, {"minpartitions": "x"}, {"in": 1})
 
 
 @pytest.mark.parametrize(
@@ -81,11 +99,15 @@ def test_partitions_that_are_assigned_are_counted():
 
 def test_a_query_does_not_read_what_it_writes():
     dead = sinks.Kafka("here:9092", "dead")
-    checks.check_loop("here:9092", ["in"], OUT, dead)
-    checks.check_loop("there:9092", ["out", "dead"], OUT, dead)
+    here = {"kafka.bootstrap.servers": "here:9092"}
+    checks.check_loop(here, ["in"], OUT, dead)
+    checks.check_loop({"kafka.bootstrap.servers": "there:9092"}, ["out", "dead"], OUT, dead)
     for topic, given in (("out", (OUT, None)), ("dead", (OUT, dead))):
         with pytest.raises(RealtimeError, match=f"the source reads the topic '{topic}', into which the query writes"):
-            checks.check_loop("here:9092", ["in", topic], *given)
+            checks.check_loop(here, ["in", topic], *given)
+    for told in ({"kafka.bootstrap.servers": "there:9092, HERE:9092"}, {**here, "subscribepattern": "o.*"}):
+        with pytest.raises(RealtimeError, match="the source reads the topic 'out'"):
+            checks.check_loop(told, [] if len(told) > 1 else ["out"], OUT)
 
 
 @pytest.mark.parametrize("version", ["3.5.9", "4.2.1", "4.2.0-preview"])
