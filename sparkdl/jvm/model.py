@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MEANINGLESS = ("batchSize", "device", "precision", "compileModel", "modelsPerGpu", "udfType")
 MOST_COLUMNS = 10  # of a function of SQL: Sql.MOST
-_SCORED = "__scored__"
 
 
 def check(model: TorchModel) -> None:
@@ -44,11 +43,14 @@ def scored(model: TorchModel, dataset: DataFrame, inputs: Mapping[str, Column], 
     score = scorer.of_bundle(dataset.sparkSession, model.bundle, settings)
     row = sf.struct(*(column.alias(name) for name, column in inputs.items()))
     fields = answers(model.signature)
+    between = "__scored__"
+    while between in map(str.lower, dataset.columns):
+        between += "_"
     told = [
-        sf.col(f"{_SCORED}.{quoted(name if name in fields else scorer.PROBLEM)}").alias(column)
+        sf.col(f"{between}.{quoted(name if name in fields else scorer.PROBLEM)}").alias(column)
         for name, column in made.items()
     ]
-    return dataset.select("*", score(row).alias(_SCORED)).select("*", *told).drop(_SCORED)
+    return dataset.select("*", score(row).alias(between)).select("*", *told).drop(between)
 
 
 def expression(model: TorchModel, spark: SparkSession) -> Callable[..., Column]:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import __version__, columns
@@ -85,14 +86,13 @@ def java_scorer(spark: SparkSession, signature: Signature, graph: Graph, setting
 
     java = session.load(spark)
     told = {"version": __version__, "graph": graph.to_json(), "columns": list(signature.columns), **asdict(settings)}
-    with tempfile.NamedTemporaryFile(prefix="sparkdl-", suffix=".onnx", delete=False) as file:
-        file.write(graph.content)  # Py4J would carry the bytes as text
-    try:
-        return java.Scorer.of(spark.sparkContext._jsc, json.dumps(told), file.name)
-    except IllegalArgumentException as error:
-        raise BundleIntegrityError(str(error).split(chr(10))[0], uri=None, file=FILE) from error
-    finally:
-        os.unlink(file.name)
+    with tempfile.TemporaryDirectory(prefix="sparkdl-") as folder:
+        file = os.path.join(folder, FILE)
+        Path(file).write_bytes(graph.content)  # Py4J would carry the bytes as text
+        try:
+            return java.Scorer.of(spark.sparkContext._jsc, json.dumps(told), file)
+        except IllegalArgumentException as error:
+            raise BundleIntegrityError(str(error).split(chr(10))[0], uri=None, file=FILE) from error
 
 
 def ddl(signature: Signature, gives: str) -> str:

@@ -4,8 +4,10 @@ import json
 import sys
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
 
-from sparkdl import Bundle, TorchModel
+from sparkdl import Bundle
+from sparkdl.jvm import scorer
 
 folder, jars = sys.argv[1:]
 METRICS = "spark.metrics.conf.executor.sink.csv"
@@ -21,9 +23,9 @@ spark = (
     .config(f"{METRICS}.directory", f"{folder}/metrics")
     .getOrCreate()
 )
-rows = spark.range(6).selectExpr("array(cast(0.5 * id as float), 1f, -1f, 0f) as features")
-model = TorchModel(Bundle.load(f"{folder}/bundle")).setEngine("onnx-jvm")
-answers = [row.prediction for row in model.transform(rows).collect()]
+rows = spark.range(6).selectExpr("array(cast(0.5 * id as float), 1f, -1f, 0f) as features", "current_timestamp() as t")
+score = scorer.of_bundle(spark, Bundle.load(f"{folder}/bundle"), scorer.Settings(timestamp=True))
+answers = [row.prediction for row in rows.select(score(sf.struct("features", "t")).alias("s")).select("s.*").collect()]
 with open(f"{folder}/answers.json", "w") as file:
     json.dump(answers, file)
 spark.stop()

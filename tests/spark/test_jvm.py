@@ -151,7 +151,11 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_cells_are_hashed_as_by_python(spark, kind, seed=12345):
+def test_cells_are_hashed_as_by_python(spark, kind):
+    check_hashes(spark, kind, 12345)
+
+
+def check_hashes(spark, kind, seed):
     arrow, cells = TEXTS[kind]
     plain = identity("int64", (), kind)
     (one,) = plain.inputs
@@ -167,7 +171,7 @@ def test_cells_are_hashed_alike_where_digits_are_written_otherwise(spark):
     before = locale.getDefault()
     locale.setDefault(locale.forLanguageTag("ar-EG"))
     try:
-        test_cells_are_hashed_as_by_python(spark, "boolean", seed=54321)
+        check_hashes(spark, "boolean", 54321)
     finally:
         locale.setDefault(before)
 
@@ -273,12 +277,12 @@ def by_python(features):
 
 
 def test_a_model_scores_without_a_python_worker(spark, model, points):
-    found = model.transform(points)
+    found = model.transform(points.withColumn("__Scored__", sf.lit(1)))
     plan = found._jdf.queryExecution().toString()
     assert "UDF(struct(" in plan
     assert "Python" not in plan
     rows = found.collect()
-    assert set(points.columns) < set(found.columns)
+    assert {*points.columns, "__Scored__"} < set(found.columns)
     prediction, probability = by_python([row.features for row in rows])
     assert [row.prediction for row in rows] == prediction
     np.testing.assert_allclose([row.probability for row in rows], probability, atol=1e-5)
@@ -363,7 +367,8 @@ def hidden(case, model):
     if case == "hidden external data":
         location = onnx.StringStringEntryProto(key="location", value="secret.bin").SerializeToString()
         tensor = TensorProto(name="w", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
-        graph += field(5, tensor.SerializeToString().replace(b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01") + field(13, location, 1))
+        data_location, over = b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01"
+        graph += field(5, tensor.SerializeToString().replace(data_location, over) + field(13, location, 1))
     elif case == "hidden domain":
         graph += field(1, helper.make_node("Gelu", ["x"], ["z"]).SerializeToString() + field(7, b"com.microsoft", 1))
     else:
@@ -420,11 +425,12 @@ def doubling(factor):
     return graph_of(content, "float32", (), "float")
 
 
-def publish(folder, version, graph, content=None):
+def publish(folder, version, graph, content=None, changed=None):
     """As the driver of a real-time query does it."""
     name = f"graph-{graph.sha256}.onnx"
     (folder / name).write_bytes(graph.content if content is None else content)
     told = {"model_version": version, "file": name, "graph": graph.to_json(), "answers": {"y": "float"}}
+    told |= changed or {}
     (folder / ".next").write_text(json.dumps(told))
     os.replace(folder / ".next", folder / "current.json")
 
@@ -475,7 +481,79 @@ def test_a_folder_s_current_model_is_followed_and_a_bad_one_is_not(spark, tmp_pa
     counted = metrics(spark)
     assert counted["refusals"] == before["refusals"] + len(bad)
     assert counted["rows"] - before["rows"] == 2 * (counted["deadLetters"] - before["deadLetters"]) > 0
-    assert scored(spark, doubling(2.0), model_version="1", follow=scorer.Following(tmp_path.as_uri(), 30))  # a new one
+
+
+def nonsense(**changed):
+    """A description of a graph, and an input's part of it that is another."""
+    told = doubling(2.0).to_json()
+    return {"graph": told | {"inputs": [told["inputs"][0] | changed]}}
+
+
+NONSENSE = [
+    {"graph": None},
+    {"graph": {"inputs": [], "outputs": []}},
+    {"file": "absent.onnx"},
+    {"file": "../graph.onnx"},
+    nonsense(types=[]),
+    nonsense(shape=[2**31 - 1, 2**31 - 1]),
+    nonsense(shape=[2**31 - 1]),
+    nonsense(dtype="float1"),
+    nonsense(hashed={}),
+    nonsense(missing={"text": ""}),
+    nonsense(columns=[], types=[], mask_of="y"),
+    nonsense(columns=[], types=[], mask_of="x", shape=[-1]),
+]
+
+
+def test_a_description_that_makes_no_sense_is_refused_and_the_old_model_goes_on(spark, tmp_path):
+    score = scored(spark, doubling(2.0), model_version="1", follow=scorer.Following(tmp_path.as_uri(), 5))
+    rows = spark.createDataFrame([(1.0,)], "x float").select(score(sf.struct("x")).alias("s"))
+    assert rows.first().s.y == 2.0
+    before = metrics(spark)["refusals"]
+    for i, changed in enumerate(NONSENSE, 1):
+        publish(tmp_path, f"bad {i}", doubling(3.0), changed=changed)
+        awaited(lambda i=i: metrics(spark)["refusals"] == before + i)
+    (tmp_path / "current.json").write_text("[" * 5000)
+    awaited(lambda: metrics(spark)["refusals"] == before + len(NONSENSE) + 1)
+    assert rows.first().s.model_version == "1"
+    publish(tmp_path, "2", doubling(3.0))
+    awaited(lambda: rows.first().s.y == 3.0)
+
+
+def test_who_begins_takes_the_current_model_or_says_why_it_cannot(spark, tmp_path):
+    rows = spark.createDataFrame([(1.0,)], "x float")
+
+    def first(everyMs):
+        follow = scorer.Following(tmp_path.as_uri(), everyMs)
+        score = scored(spark, doubling(2.0), model_version="1", follow=follow)
+        return rows.select(score(sf.struct("x")).alias("s")).first().s.model_version
+
+    assert first(100_001) == "1"
+    publish(tmp_path, "2", doubling(3.0))
+    assert first(100_002) == "2"
+    publish(tmp_path, "3", doubling(4.0), b"another content")
+    with pytest.raises(Exception, match=r"cannot score by what the others score by: the model 3 .* its sha256 is"):
+        first(100_003)
+
+
+def test_a_model_without_rows_is_let_go_and_a_later_row_loads_it_anew(spark, tmp_path):
+    score = scored(spark, doubling(2.0), follow=scorer.Following(tmp_path.as_uri(), 5))
+    rows = spark.createDataFrame([(1.0,)], "x float").select(score(sf.struct("x")).y.alias("y"))
+    jvm = spark.sparkContext._jvm
+    threads = jvm.java.lang.Thread.getAllStackTraces
+
+    def followers():
+        return sum(one.getName() == f"sparkdl-follows-{tmp_path.name}" for one in threads().keySet())
+
+    assert (rows.first().y, followers()) == (2.0, 1)
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    (sweep,) = (one for one in loader.loadClass("sparkdl.jvm.Models").getDeclaredMethods() if one.getName() == "sweep")
+    sweep.setAccessible(True)
+    arguments = spark.sparkContext._gateway.new_array(jvm.java.lang.Object, 1)
+    arguments[0] = jvm.java.lang.Long.valueOf(-(2**62))
+    sweep.invoke(None, arguments)
+    awaited(lambda: followers() == 0)
+    assert (rows.first().y, followers()) == (2.0, 1)
 
 
 def test_the_latency_is_that_since_the_records_timestamp(spark):
@@ -505,6 +583,12 @@ def test_another_versions_jar_is_refused(spark, monkeypatch):
 def test_a_session_without_onnx_runtime_is_told_the_setting(spark, monkeypatch):
     monkeypatch.setattr(session, "_RUNTIME_CLASS", "ai.onnxruntime.Absent")
     with pytest.raises(SparkdlError, match=r"spark\.jars\.packages=com\.microsoft\.onnxruntime:onnxruntime:"):
+        session.load(spark)
+
+
+def test_an_onnx_runtime_that_is_too_old_is_told(spark, monkeypatch):
+    monkeypatch.setattr(session, "LEAST_RUNTIME", (99, 0))
+    with pytest.raises(SparkdlError, match=r"ONNX Runtime in Spark's JVM is 1\..*needs 99\.0 or newer"):
         session.load(spark)
 
 

@@ -58,7 +58,8 @@ final class Follower implements Runnable {
         try {
             return text == null ? null : named(text);
         } catch (Refused | IOException error) {
-            throw new IllegalStateException("this executor cannot score by what the others score by: " + error.getMessage(), error);
+            String what = "this executor cannot score by what the others score by: ";
+            throw new IllegalStateException(what + error.getMessage(), error);
         }
     }
 
@@ -99,7 +100,9 @@ final class Follower implements Runnable {
             JsonNode current = Config.parsed(text);
             version = current.path("model_version").asText();
             String file = current.path("file").asText();
-            if (!file.matches("[A-Za-z0-9][A-Za-z0-9._-]*")) throw new IllegalArgumentException("no file's name: " + Text.quoted(file));
+            if (!file.matches("[A-Za-z0-9][A-Za-z0-9._-]*")) {
+                throw new IllegalArgumentException("no file's name: " + Text.quoted(file));
+            }
             Config config = running.config;
             Graph graph = Graph.of(current.path("graph"));
             graph.checkReplaces(config.graph());
@@ -108,7 +111,8 @@ final class Follower implements Runnable {
             return model;
         } catch (RuntimeException | FileNotFoundException | OutOfMemoryError | LinkageError error) {
             seen = text;
-            throw new Refused("the model " + version + " that " + folder + "/" + CURRENT + " names is refused: " + why(error), error);
+            String what = "the model " + version + " that " + folder + "/" + CURRENT + " names is refused: ";
+            throw new Refused(what + why(error), error);
         }
     }
 
@@ -120,7 +124,9 @@ final class Follower implements Runnable {
         Path path = new Path(folder, name);
         FileSystem store = path.getFileSystem(hadoop);
         long bytes = store.getFileStatus(path).getLen();
-        if (bytes > Integer.MAX_VALUE) throw new IllegalArgumentException(name + " has " + bytes + " bytes, and Java holds 2^31 - 1");
+        if (bytes > Integer.MAX_VALUE) {
+            throw new IllegalArgumentException(name + " has " + bytes + " bytes, and an array of Java 2^31 - 1 at most");
+        }
         try (InputStream file = store.open(path)) {
             return file.readAllBytes();
         }

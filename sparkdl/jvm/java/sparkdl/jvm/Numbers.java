@@ -13,6 +13,9 @@ import scala.collection.Seq;
 
 /** A tensor of numbers. Where its size is fixed the tensor and its memory are made once and filled anew for each row. */
 final class Numbers implements Input {
+    private static final int KEPT = 1 << 20; // bytes; more, that a long row took, is given back
+    private static final int SHORT_ROWS = 100; // after so many that need no more
+
     private final Tensor told;
     private final int depth; // of arrays in the column
     private final int[] levels; // how long each is
@@ -21,6 +24,7 @@ final class Numbers implements Input {
     private ByteBuffer memory;
     private OnnxTensor tensor;
     private int length; // of this row, where it varies
+    private int shortRows; // since one that needs more than is kept
 
     Numbers(Tensor told) throws OrtException {
         this.told = told;
@@ -181,8 +185,11 @@ final class Numbers implements Input {
 
     private void reserve(int elements) {
         int bytes = Math.multiplyExact(Math.max(1, elements), told.dtype().bytes);
-        if (memory == null || memory.capacity() < bytes) {
-            memory = ByteBuffer.allocateDirect(Math.max(bytes, memory == null ? 0 : 2 * memory.capacity()))
+        shortRows = bytes > KEPT ? 0 : Math.min(shortRows, SHORT_ROWS) + 1;
+        boolean isTooLarge = memory != null && memory.capacity() > KEPT && shortRows > SHORT_ROWS;
+        if (memory == null || memory.capacity() < bytes || isTooLarge) {
+            int spare = told.isRagged() && bytes <= KEPT / 2 ? 2 * bytes : bytes; // rows differ: the next may be longer
+            memory = ByteBuffer.allocateDirect(spare)
                     .order(ByteOrder.nativeOrder()); // little-endian wherever ONNX Runtime is, as the bytes of a column
         }
     }

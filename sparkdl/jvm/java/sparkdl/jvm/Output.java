@@ -18,9 +18,10 @@ final class Output implements AutoCloseable {
             memory = null;
             pinned = null;
         } else {
-            memory = ByteBuffer.allocateDirect(Math.max(1, Math.multiplyExact(told.size(), told.dtype().bytes))).order(ByteOrder.nativeOrder());
+            int bytes = Math.multiplyExact(told.size(), told.dtype().bytes);
+            memory = ByteBuffer.allocateDirect(Math.max(1, bytes)).order(ByteOrder.nativeOrder());
             ByteBuffer part = memory.duplicate().order(ByteOrder.nativeOrder());
-            part.limit(told.size() * told.dtype().bytes);
+            part.limit(bytes);
             pinned = OnnxTensor.createTensor(OrtEnvironment.getEnvironment(), part, told.batch(0), told.dtype().onnx);
         }
     }

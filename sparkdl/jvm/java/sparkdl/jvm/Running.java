@@ -66,9 +66,9 @@ final class Running {
             return;
         }
         Model before = model;
+        Metrics.here().swaps.inc();
         set(next);
         before.close();
-        Metrics.here().swaps.inc();
     }
 
     /** Close the model behind its last row; who follows for it stops. */

@@ -26,7 +26,7 @@ final class SelfContained {
     private static final int DOMAIN = 7; // of a node
     private static final Set<String> DOMAINS = Set.of("", "ai.onnx", "ai.onnx.ml");
     private static final int DEEPEST = 64;
-    private static final long LARGEST_TAG = 0xffff_ffffL;
+    private static final long LARGEST_TAG = 0xffff_ffffL; // the runtime would cut a larger one to these bits
 
     private final byte[] content;
     private int place;
@@ -49,7 +49,7 @@ final class SelfContained {
         while (place < end) {
             long tag = number();
             int field = (int) (tag >>> 3);
-            if (tag < 8 || tag > LARGEST_TAG) throw refused("it is no protobuf message"); // protobuf's C++ would cut it to 32 bits
+            if (tag < 8 || tag > LARGEST_TAG) throw refused("it is no protobuf message");
             switch ((int) (tag & 7)) {
                 case 0 -> value(message, field, number());
                 case 1 -> skip(8, end);

@@ -65,7 +65,7 @@ record Tensor(
         check(missing == null || (missing instanceof String ? dtype == Dtype.STRING : dtype.isFloat()), "missing " + missing);
         check(buckets == null || (buckets.count >= 2 && buckets.seed >= 0), "hashed " + buckets);
         check(maskOf.isEmpty() || (isNumbers() && Arrays.equals(shape, new int[] {-1})), "a mask");
-        check(maskOf.isEmpty() || all.stream().anyMatch(one -> one.name.equals(maskOf) && one.isRagged() && one.isNumbers() && one.maskOf.isEmpty()),
+        check(maskOf.isEmpty() || all.stream().anyMatch(one -> one.name.equals(maskOf) && one.isMaskable()),
                 "the mask of " + Text.quoted(maskOf) + ", which is no input of numbers whose length varies");
     }
 
@@ -76,6 +76,10 @@ record Tensor(
 
     private void check(boolean fits, String what) {
         if (!fits) throw new IllegalArgumentException("the graph's " + Text.quoted(name) + ", a " + kind() + ", has " + what);
+    }
+
+    private boolean isMaskable() {
+        return isRagged() && isNumbers() && maskOf.isEmpty();
     }
 
     private boolean isNumbers() {
