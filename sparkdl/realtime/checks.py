@@ -233,5 +233,8 @@ def longest(spark: SparkSession, *sinks: Kafka | None) -> dict[str, int]:
                     f"{connectors.in_one_line(error)}",
                     passing=True,
                 ) from None
-        told[sink.topic] = min(told[sink.topic], int(options.get("kafka.max.request.size", REQUEST_BYTES)))
+        most = options.get("kafka.max.request.size", str(REQUEST_BYTES))
+        if not most.isdecimal():
+            raise refused(f"the sink's option 'kafka.max.request.size' must be a number of bytes (got {most!r})")
+        told[sink.topic] = min(told[sink.topic], int(most))
     return told

@@ -17,13 +17,14 @@ from torch import nn
 
 import sparkdl
 from sparkdl import Bundle, Signature, TensorSpec, connectors
+from sparkdl.conf import ScoreStreamConf
 from sparkdl.errors import GraphError, InvalidParamError, RealtimeError, SignatureError, SinkError, StreamError
 from sparkdl.payloads import JSON
 from sparkdl.preprocess import Image
 from sparkdl.realtime import checks, warm
 from sparkdl.realtime import query as running
 from sparkdl.sinks import Kafka, Parquet
-from sparkdl.stream import records
+from sparkdl.stream import configured, records
 
 if kafka.lane() != "latest":
     pytest.skip("Spark's real-time mode reads Kafka since 4.3", allow_module_level=True)
@@ -196,24 +197,42 @@ def test_what_cannot_be_scored_is_skipped_or_kept_without_a_topic_for_it(live, i
     assert told == [{1: "", None: "unparsable", 90: "shape", 93: "non-finite", 2: ""}[id] for id in ids]
 
 
-LONG = "x" * 1_048_400  # with its headers more than Kafka takes by default
+def limit(live, topic, nbytes):
+    """Let a topic take so long messages only."""
+    jvm, admins = live.spark._jvm, live.spark._jvm.org.apache.kafka.clients.admin
+    kind = getattr(jvm, "org.apache.kafka.common.config.ConfigResource$Type").TOPIC
+    resource = jvm.org.apache.kafka.common.config.ConfigResource(kind, topic)
+    to = getattr(jvm, "org.apache.kafka.clients.admin.AlterConfigOp$OpType").SET
+    told = admins.AlterConfigOp(admins.ConfigEntry("max.message.bytes", str(nbytes)), to)
+    collections = jvm.java.util.Collections
+    with connectors.kafka_admin(live.spark, live.broker.servers, {}) as admin:
+        admin.incrementalAlterConfigs(collections.singletonMap(resource, collections.singletonList(told))).all().get()
 
 
-def test_what_is_too_large_is_cut_short_and_the_query_goes_on(live):
-    wide = {"id": 2, "x": [9.0, 0.0], "text": LONG[:1_047_000]}  # fits until the answers join it
+@pytest.mark.parametrize("invalid", ["error", "keep"])
+def test_what_is_too_large_is_cut_short_and_the_query_goes_on(live, invalid):
+    long, wide = "x" * 1_048_400, {"id": 1, "x": [9.0, 0.0], "text": "y" * 10_000}
+    limit(live, live.out, 10_000)
+    limit(live, live.dead, 1_048_588)  # Kafka's default, which ``long`` and its headers are beyond
+    more = {"deadLetter": None} if invalid == "keep" else {}
     payload = JSON("id bigint, x array<float>, text string")
-    with live.running(bundle_of(), payload=payload, columns=["id", "text"]) as query:
-        live.put(LONG, wide, {"id": 3, "x": [4.0, 0.0]})
-        live.answered(3, query)
+    told = {"payload": payload, "columns": ["id", "text"], "settings": {"handleInvalid": invalid}}
+    with live.running(bundle_of(), **told, **more) as query:
+        live.put(long, wide, {"id": 2, "x": [4.0, 0.0]}, key="k")
+        records = {record.offset: record for record in live.answered(3, query)}
         assert query.restarts == 0
-    rubbish, row = live.read(live.dead)
-    assert [json.loads(record.value)["id"] for record in live.read(live.out)] == [3]
-    assert (rubbish.value, rubbish.offset) == (None, 0)
-    assert re.match(
-        rf"too large: \d+ bytes, and the topic {live.dead} takes \d+; unparsable: ", rubbish.headers["sparkdl-reason"]
-    )
-    assert row.offset == 1
-    assert re.match(rf"too large: \d+ bytes, and the topic {live.out} takes ", row.headers["sparkdl-reason"])
+    reasons = [records[offset].headers.get("sparkdl-reason", "") for offset in range(3)]
+    size = r"too large: \d+ bytes, and the topic"
+    assert json.loads(records[2].value)["id"] == 2
+    assert reasons[2] == ""
+    if invalid == "keep":
+        assert reasons[0].startswith("unparsable: ")
+        assert (records[1].key, records[1].value) == ("1", None)
+    else:
+        assert re.match(rf"{size} {live.dead} takes 1046540; unparsable: ", reasons[0])
+        assert (records[0].key, records[0].value) == ("k", None)
+        assert (records[1].key, records[1].value) == ("k", json.dumps(wide))
+    assert re.match(rf"{size} {live.out} takes 7952", reasons[1])
 
 
 @pytest.mark.parametrize("key", ["prediction", "model_version"])
@@ -407,6 +426,26 @@ def test_auto_takes_no_passing_trouble_for_its_answer(live, monkeypatch):
     with pytest.raises(RealtimeError, match="do not answer"):
         live.start(bundle_of(), mode="auto", events=stream(live, **{"kafka.bootstrap.servers": nowhere}))
     assert records.mode(str(live.folder / "checkpoint")) is None
+
+
+def test_a_job_s_dry_run_checks_what_needs_no_start(live):
+    def told(**more):
+        topic = {"kind": "kafka", "servers": live.broker.servers}
+        made = {
+            "model": "root", "source": {"format": "kafka"}, "checkpoint": str(live.folder), "mode": "realtime",
+            "sink": {**topic, "topic": live.out}, "deadLetter": {**topic, "topic": live.dead},
+            "payload": {"format": "json", "schema": PAYLOAD.schema}, "columns": ["id"],
+        }  # fmt: skip
+        return ScoreStreamConf.model_validate({**made, **more})
+
+    model = sparkdl.TorchModel(bundle_of())
+    rows = configured.check(stream(live), told(), model)
+    assert [field["name"] for field in rows["fields"]] == ["id", "prediction", "model_version"]
+    for more, words in (({"deadLetter": None}, "one bad record"), ({"trigger": "1 second"}, "'trigger'")):
+        with pytest.raises(RealtimeError, match=words):
+            configured.check(stream(live), told(**more), model)
+    with pytest.raises(RealtimeError, match="4 partitions"):
+        configured.check(stream(live, minPartitions="4"), told(), model)
 
 
 def test_a_mistyped_login_is_told_without_its_secret(live):

@@ -53,7 +53,7 @@ def test_other_sinks_are_refused_with_what_to_change(model, sink, dead, words):
 
 def test_a_column_of_what_is_wrong_is_refused(model):
     told = TorchModel(model.bundle).setParams(handleInvalid="keep", errorCol="why")
-    with pytest.raises(RealtimeError, match="errorCol is 'why', .* its header sparkdl-reason; leave errorCol out"):
+    with pytest.raises(RealtimeError, match=r"errorCol is 'why', .* its header sparkdl-reason; leave errorCol out"):
         checks.check_sinks(OUT, None, told)
 
 
