@@ -45,6 +45,16 @@ class NoClientError(Exception):
         super().__init__(f"there is no client of these settings: {hushed if options else in_one_line(error)}")
 
 
+def kafka_settings(spark: SparkSession, servers: str, options: Mapping[str, str]) -> Any:
+    """Java's Properties for a client of Kafka. options: ``kafka.*``, as Spark's connector takes them."""
+    jvm: Any = spark._jvm
+    settings = jvm.java.util.Properties()
+    for name, value in options.items():
+        settings.setProperty(name.removeprefix("kafka."), value)
+    settings.setProperty("bootstrap.servers", servers)
+    return settings
+
+
 @contextmanager
 def kafka_admin(spark: SparkSession, servers: str, options: Mapping[str, str]) -> Iterator[Any]:
     """An AdminClient of Kafka, closed at the end. options: ``kafka.*``, as Spark's connector takes them. Raises
@@ -52,10 +62,7 @@ def kafka_admin(spark: SparkSession, servers: str, options: Mapping[str, str]) -
     from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped,import-not-found]
 
     jvm: Any = spark._jvm
-    settings = jvm.java.util.Properties()
-    for name, value in options.items():
-        settings.setProperty(name.removeprefix("kafka."), value)
-    settings.setProperty("bootstrap.servers", servers)
+    settings = kafka_settings(spark, servers, options)
     settings.setProperty("request.timeout.ms", str(ANSWER_S * 500))
     settings.setProperty("default.api.timeout.ms", str(ANSWER_S * 1000))
     try:

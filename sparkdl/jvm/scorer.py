@@ -42,8 +42,9 @@ class Settings:
 
     gives: ``record``, a struct of the answers, ``problem`` (string, null: nothing is wrong) and ``model_version``;
     ``answers``, a struct of these; ``value``, the only one. invalid: ``error`` ends the job at a bad row, ``keep`` gives
-    nulls. threads: of a forward pass. warmup: made-up rows to run before the first real one. timestamp: behind its
-    columns a row has its record's timestamp, since which the latency is measured. follow: where newer models come from;
+    nulls. threads: of a forward pass. warmup: made-up rows to run before the first real one. record: behind its
+    columns a row has why its record could not be parsed (string, null: it could), and the record's timestamp, since which
+    the latency is measured. follow: where newer models come from;
     None: nowhere.
     """
 
@@ -52,7 +53,7 @@ class Settings:
     invalid: str = "error"
     threads: int = 1
     warmup: int = 1
-    timestamp: bool = False
+    record: bool = False
     follow: Following | None = None
 
 
@@ -62,7 +63,7 @@ def of_bundle(spark: SparkSession, bundle: Bundle, settings: Settings) -> Callab
 
 
 def scorer(spark: SparkSession, signature: Signature, graph: Graph, settings: Settings) -> Callable[[Column], Column]:
-    """A function of one column, a struct of ``signature.columns`` in that order (and the timestamp), as ``plain_column``
+    """A function of one column, a struct of ``signature.columns`` in that order (and what ``Settings.record`` says), as ``plain_column``
     makes each; it gives what the settings say.
 
     Raises SparkdlError as ``session.load`` does, SignatureError for an answer that is called as what is told of a record.

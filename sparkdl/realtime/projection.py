@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from sparkdl.sinks.kafka import Kafka
     from sparkdl.stream.rows import Shape
 
-SCORED, TIMESTAMP = "__scored__", "__timestamp__"
+SCORED = "__scored__"
+SOURCE_TIME = "sparkdl-source-time"  # header: the timestamp of the record that was scored, milliseconds since 1970
 REASON_LENGTH = 1000  # characters of the header sparkdl-reason
 HEADERS_ROOM = 2048  # bytes of a message that are Kafka's own and its headers, but for the reason
 _KEY, _VALUE, _REASON, _TOO_LARGE = "__key__", "__value__", "__reason__", "__too_large__"
-_ID, _VERSION = "__id__", "__version__"
+_ID, _TIME, _VERSION = "__id__", "__time__", "__version__"
+_TOLD = (_ID, _TIME, _VERSION)
 _POSITION = "concat(topic, '-', `partition`, '-', `offset`)"
 
 
@@ -46,8 +48,8 @@ class Route:
 def records(parsed: DataFrame, shape: Shape, scored: Callable[[Column], Column], route: Route, query: str) -> DataFrame:
     """What the writer sends: ``topic``, ``key``, ``value``, ``headers``.
 
-    parsed: as ``shape.parsed_events`` gives it. scored: of a struct of the model's columns and, last, the record's
-    timestamp, the struct that ``sparkdl.jvm.Scorer`` gives: answers, ``problem``, ``model_version``. query: the id.
+    parsed: as ``shape.parsed_events`` gives it. scored: of a struct of the model's columns, why the record cannot be
+    parsed, and its timestamp, the struct that ``sparkdl.jvm.Scorer`` gives: answers, ``problem``, ``model_version``. query: the id.
 
     A dead letter is the record as it came, with the reason as the header ``sparkdl-reason``. A row that is longer than the
     sink's topic takes cannot be sent, and is one too. What is longer than its topic takes even so goes without its value,
@@ -66,9 +68,9 @@ def records(parsed: DataFrame, shape: Shape, scored: Callable[[Column], Column],
         column = sf.col(place(name))
         return (vector_to_array(column) if name in shape.vectors else column).alias(name)
 
-    answer = scored(sf.struct(*map(given, shape.inputs), sf.col("timestamp").alias(TIMESTAMP)))
     unparsable = sf.col(UNPARSABLE) if UNPARSABLE in parsed.columns else sf.lit(None).cast("string")
-    answered = parsed.select("*", sf.when(unparsable.isNull(), answer).alias(SCORED))
+    told = (unparsable.alias("__why__"), sf.col("timestamp").alias("__at__"))
+    answered = parsed.select("*", scored(sf.struct(*map(given, shape.inputs), *told)).alias(SCORED))
     row = {name: place(name) for name in shape.passed}
     row |= {name: f"{SCORED}.{quoted(output)}" for output, name in shape.outputs.items()}
     row[VERSION] = f"{SCORED}.{VERSION}"
@@ -78,8 +80,9 @@ def records(parsed: DataFrame, shape: Shape, scored: Callable[[Column], Column],
         "value",
         f"cast({key} as binary) as {_KEY}",
         f"cast({row_text(f'{sql} as {quoted(name)}' for name, sql in row.items())} as binary) as {_VALUE}",
-        f"coalesce({UNPARSABLE if UNPARSABLE in parsed.columns else 'null'}, {SCORED}.problem) as {_REASON}",
+        f"{SCORED}.problem as {_REASON}",
         f"{_POSITION} as {_ID}",
+        f"unix_millis(timestamp) as {_TIME}",
         f"{SCORED}.{VERSION} as {_VERSION}",
     )
     return _sent(_routed(made, route), route, query)
@@ -94,10 +97,10 @@ def _routed(made: DataFrame, route: Route) -> DataFrame:
     told = made.withColumn(_REASON, _sql(f"left({reason}, {REASON_LENGTH})"))
     if dead is None:
         sent = told if route.keeps else told.where(f"{_REASON} is null")
-        return sent.selectExpr(f"'{sink.topic}' as topic", _KEY, _VALUE, _REASON, _ID, _VERSION)
+        return sent.selectExpr(f"'{sink.topic}' as topic", _KEY, _VALUE, _REASON, *_TOLD)
     chosen = {"topic": (f"'{sink.topic}'", f"'{dead.topic}'"), _KEY: (_KEY, "key"), _VALUE: (_VALUE, "value")}
     either = [f"if({_REASON} is null, {fine}, {bad}) as {name}" for name, (fine, bad) in chosen.items()]
-    return told.selectExpr(*either, _REASON, _ID, _VERSION)
+    return told.selectExpr(*either, _REASON, *_TOLD)
 
 
 def _sent(routed: DataFrame, route: Route, query: str) -> DataFrame:
@@ -111,6 +114,7 @@ def _sent(routed: DataFrame, route: Route, query: str) -> DataFrame:
         {
             "sparkdl-id": _ID,
             "sparkdl-query": f"'{query}'",
+            SOURCE_TIME: f"cast({_TIME} as string)",
             "sparkdl-model-version": _VERSION,  # null: it has not seen what cannot be parsed
             "sparkdl-reason": f"nullif(concat_ws('; ', {_TOO_LARGE}, {_REASON}), '')",
         }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import session
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.realtime.publish import Publisher
+from sparkdl.realtime.tail import Latency, Tail
 from sparkdl.stream.events import as_json
 from sparkdl.stream.status import Status
 
@@ -43,9 +44,16 @@ class RealtimeQuery:
     mode = "realtime"
 
     def __init__(
-        self, launch: Callable[[], StreamingQuery], publisher: Publisher, id: str, checkpoint: str, held: ExitStack
+        self,
+        launch: Callable[[], StreamingQuery],
+        publisher: Publisher,
+        tail: Tail,
+        id: str,
+        checkpoint: str,
+        held: ExitStack,
     ) -> None:
         self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
+        self._tail = tail
         self.query = launch()
         self._since: float | None = time.monotonic()  # this run began; None between two
         self.id, self.name, self.restarts = id, self.query.name, 0
@@ -82,6 +90,11 @@ class RealtimeQuery:
             trouble=self._trouble or self._publisher.models.trouble,
         )
 
+    def latency(self, seconds: float = 1.0) -> Latency:
+        """How long the records take that are answered within so many seconds from now, from the timestamp of the source's
+        record to that of the sink's; of 500 at most."""
+        return self._tail.latency(seconds)
+
     def exception(self) -> SparkdlError | None:
         """What it failed of, or None."""
         return self._error
@@ -117,7 +130,7 @@ class RealtimeQuery:
         except Exception as error:  # nobody else would hear of it
             self._error = _as_stream_error(error, self._checkpoint)
         finally:
-            for end in (self.query.stop, self._held.close):
+            for end in (self.query.stop, self._tail.close, self._held.close):
                 try:
                     end()
                 except Exception as error:  # of a store, of Spark: whoever waits for the end is let go all the same

@@ -12,6 +12,7 @@ from sparkdl.errors import SparkdlError
 from sparkdl.jvm import scorer, session
 from sparkdl.realtime import checks, projection, publish, warm
 from sparkdl.realtime.query import RealtimeQuery
+from sparkdl.realtime.tail import Tail
 from sparkdl.stream import records
 from sparkdl.stream.shape import check_types, flat_events, parsed_events, row_schema, shape_of
 from sparkdl.stream.versions import Models
@@ -73,7 +74,7 @@ def start(
         longest = checks.longest(spark, sink, dead)
         route = projection.Route(sink, str(kinds.get(sink.key or "")), dead, keeps, longest)
         settings = scorer.Settings(
-            model_version=served.version, invalid="keep", warmup=WARM_UP, timestamp=True,
+            model_version=served.version, invalid="keep", warmup=WARM_UP, record=True,
             follow=scorer.Following(store.hadoop_uri(publisher.folder)),
         )  # fmt: skip
         scored = scorer.of_bundle(spark, scores.bundle, settings)
@@ -92,7 +93,7 @@ def start(
             writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
             return (writer.queryName(name) if name else writer).start()
 
-        return RealtimeQuery(launch, publisher, record.query, checkpoint, held)
+        return RealtimeQuery(launch, publisher, Tail(spark, sink), record.query, checkpoint, held)
     except BaseException:
         held.close()
         raise

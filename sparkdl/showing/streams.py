@@ -42,7 +42,7 @@ def checked(query: Any) -> Any:
 def pieces_of(query: Any) -> list[Piece]:
     """How it is now, and bars of how it went."""
     if not hasattr(query, "events"):
-        return [Facts(tuple(query.status().lines() if callable(query.status) else _of_spark(query)))]
+        return [Facts(tuple(_of_real_time(query) if hasattr(query, "latency") else _of_spark(query)))]
     lines, run = query.status().lines(), _run(query)
     if len(run.times) > 1:
         lines.append(("rows/s", plain.sparkline(run.a_second(run.rows))))
@@ -76,6 +76,11 @@ def _run(query: Any) -> Run:
     from sparkdl.stream.run import Run, runs_of
 
     return next(iter(runs_of(query.events(), bins=_BINS).values()), Run())
+
+
+def _of_real_time(query: Any) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = query.status().lines()
+    return [*lines, ("latency", str(query.latency()))] if query.isActive else lines
 
 
 def _of_spark(query: Any) -> list[tuple[str, str]]:

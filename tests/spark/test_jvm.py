@@ -556,16 +556,30 @@ def test_a_model_without_rows_is_let_go_and_a_later_row_loads_it_anew(spark, tmp
     assert (rows.first().y, followers()) == (2.0, 1)
 
 
-def test_the_latency_is_that_since_the_records_timestamp(spark):
-    score = scored(spark, doubling(2.0), timestamp=True)
+def test_a_records_latency_is_that_since_its_timestamp(spark):
+    score = scored(spark, doubling(2.0), record=True)
     before = metrics(spark)["latencies"]
     rows = spark.createDataFrame([(1.0, 10.0), (2.0, None)], "x float, ago double")
     rows = rows.select(
-        "x", sf.expr("timestamp_millis(cast(unix_millis(current_timestamp()) - 1000 * ago as bigint))").alias("t")
+        "x",
+        sf.lit(None).cast("string").alias("w"),
+        sf.expr("timestamp_millis(cast(unix_millis(current_timestamp()) - 1000 * ago as bigint))").alias("t"),
     )
-    assert {row.y for row in rows.select(score(sf.struct("x", "t")).y.alias("y")).collect()} == {2.0, 4.0}
+    assert {row.y for row in rows.select(score(sf.struct("x", "w", "t")).y.alias("y")).collect()} == {2.0, 4.0}
     assert metrics(spark)["latencies"] == before + 1
     assert 10_000 <= metrics(spark)["slowest"] < 10_000 + 1000 * AWAIT_S
+
+
+def test_a_record_that_could_not_be_parsed_is_told_and_counted(spark):
+    score = scored(spark, doubling(2.0), record=True, model_version="7")
+    before = metrics(spark)
+    rows = spark.range(3).selectExpr("string(null)", "1f as x", "if(id = 1, 'unparsable: x', null) as w", "now() as t")
+    told = rows.select(score(sf.struct("x", "w", "t")).alias("s")).select("s.*").collect()
+    assert [(row.y, row.problem, row.model_version) for row in told] == [
+        (2.0, None, "7"), (None, "unparsable: x", None), (2.0, None, "7")
+    ]  # fmt: skip
+    after = metrics(spark)
+    assert (after["rows"] - before["rows"], after["deadLetters"] - before["deadLetters"]) == (3, 1)
 
 
 def test_loading_twice_adds_the_jar_once(spark):

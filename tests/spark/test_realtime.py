@@ -173,12 +173,12 @@ def test_each_record_is_scored_or_a_dead_letter_with_key_and_headers(live):
             "model_version": bundle.digest[:12],
         }
         assert record.key == str(row["id"])
+        assert record.headers.pop("sparkdl-source-time").isdigit()
         assert record.headers == {
             "sparkdl-id": f"{live.source}-0-{row['id']}",
             "sparkdl-query": query.id,
             "sparkdl-model-version": bundle.digest[:12],
         }
-    print([r.headers for r in letters])
     assert [record.value for record in letters] == [*BAD, None]
     assert {record.key for record in letters} == {"as it came"}
     for record, reason in zip(letters, BAD.values(), strict=False):
@@ -466,3 +466,30 @@ def test_auto_is_micro_batches_where_real_time_cannot_be_and_says_so(live, tmp_p
         assert query.mode == "realtime"
     with pytest.raises(RealtimeError, match="the sink is Parquet"):
         live.start(bundle_of(), mode="auto", checkpoint=str(tmp_path / "other"), sink=Parquet(str(tmp_path / "rows")))
+
+
+def test_how_long_records_take_is_read_off_the_sink(live):
+    with live.running(bundle_of()) as query:
+        live.put({"id": 0, "x": [1.0, 3.0]})
+        live.answered(1, query)
+        ended = threading.Event()
+
+        def send():
+            for number in itertools.count(1):
+                if ended.wait(0.02):
+                    return
+                live.put({"id": number, "x": [1.0, 3.0]})
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            told = query.latency(3.0)
+        finally:
+            ended.set()
+            sender.join()
+        assert told.records > 0
+        assert 0 <= told.p50 <= told.p99 <= told.largest < 1000 * PATIENCE_S
+        assert f"of {told.records} records in" in str(told)
+        assert str(query.latency(0.05)) == "no record was answered within 0.1 s"
+    (first, *_) = live.read(live.out)
+    assert abs(int(first.headers["sparkdl-source-time"]) / 1000 - time.time()) < 10 * PATIENCE_S

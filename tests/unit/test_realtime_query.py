@@ -60,7 +60,14 @@ def started(*outcomes, publisher=None, held=None):
             raise made
         return made
 
-    return RealtimeQuery(launch, publisher or Publisher(), "f" * 32, "checkpoint", held or ExitStack()), left
+    return RealtimeQuery(
+        launch,
+        publisher or Publisher(),
+        SimpleNamespace(close=lambda: None),
+        "f" * 32,
+        "checkpoint",
+        held or ExitStack(),
+    ), left
 
 
 def until(condition):

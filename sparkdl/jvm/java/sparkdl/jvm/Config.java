@@ -9,10 +9,10 @@ import java.util.Locale;
 /**
  * What Python tells of a scorer.
  *
- * @param columns of a row, in order; behind them, perhaps, the record's timestamp
+ * @param columns of a row, in order
  * @param gives what is made of a row: its answers with what is wrong and the model's version, the answers, or the only one
  * @param keep true: a bad row gives nulls and what is wrong; false: it ends the job
- * @param timestamp the last field of a row is the record's timestamp
+ * @param record behind its columns a row has why its record could not be parsed, null if it could, and the record's timestamp
  * @param warmup made-up rows that are run before the first one
  * @param follow the folder whose current.json names the model to run, or ""
  */
@@ -24,14 +24,14 @@ record Config(
         Gives gives,
         int threads,
         boolean keep,
-        boolean timestamp,
+        boolean record,
         int warmup,
         String follow,
         long everyMs) {
 
     /** True where a query in real time asks: what else scores in this JVM is not counted among its rows. */
     boolean reports() {
-        return timestamp || !follow.isEmpty();
+        return record || !follow.isEmpty();
     }
 
     enum Gives { RECORD, ANSWERS, VALUE }
@@ -49,7 +49,7 @@ record Config(
                 Gives.valueOf(told.path("gives").asText().toUpperCase(Locale.ROOT)),
                 Math.max(1, told.path("threads").asInt(1)),
                 told.path("invalid").asText().equals("keep"),
-                told.path("timestamp").asBoolean(),
+                told.path("record").asBoolean(),
                 told.path("warmup").asInt(),
                 follow.path("uri").asText(""),
                 Math.max(1, follow.path("everyMs").asLong(1000)));

@@ -14,7 +14,7 @@ import org.apache.spark.sql.functions;
 import org.apache.spark.sql.types.DataType;
 
 /**
- * Scores a row: a struct of a model's columns in, and the record's timestamp if the configuration says so; out, as it says,
+ * Scores a row: a struct of a model's columns in, with what is told of its record if the configuration says so; out, as it says,
  * a struct of the answers, what is wrong and the model's version, or of the answers, or the only answer.
  */
 public final class Scorer implements UDF1<Row, Object> {
@@ -57,29 +57,30 @@ public final class Scorer implements UDF1<Row, Object> {
         Config told = now.running.config;
         int answers = now.model.graph.outputs().size();
         Object[] made = new Object[told.gives() == Config.Gives.RECORD ? answers + 2 : answers];
-        String wrong = null;
+        String wrong = told.record() ? row.getString(row.length() - 2) : null;
+        String version = wrong == null ? now.model.version : null; // no model has seen what cannot be parsed
         try {
-            now.model.score(row, now.places, made);
+            if (wrong == null) now.model.score(row, now.places, made);
         } catch (Problem problem) {
             if (!told.keep()) throw problem.ending();
             Arrays.fill(made, null);
             wrong = problem.reason();
-            if (counts(row, told)) now.metrics.deadLetters.mark();
         }
         if (counts(row, told)) {
             now.metrics.rows.mark();
-            if (told.timestamp()) now.metrics.scored(row.get(row.length() - 1));
+            if (wrong != null) now.metrics.deadLetters.mark();
+            if (told.record()) now.metrics.scored(row.get(row.length() - 1));
         }
         if (told.gives() == Config.Gives.VALUE) return made[0];
         if (told.gives() == Config.Gives.ANSWERS) return wrong == null ? RowFactory.create(made) : null;
         made[answers] = wrong;
-        made[answers + 1] = now.model.version;
+        made[answers + 1] = version;
         return RowFactory.create(made);
     }
 
     /** False for what no query in real time asks for, and for a row made up to warm the JVM: it lacks its timestamp. */
     private static boolean counts(Row row, Config told) {
-        return told.reports() && !(told.timestamp() && row.isNullAt(row.length() - 1));
+        return told.reports() && !(told.record() && row.isNullAt(row.length() - 1));
     }
 
     private Reading reading() {
