@@ -67,7 +67,7 @@ def score_stream(spark: Any, topics: Topics, mode: str, trigger: str) -> Any:
         model=bundle(),
         sink=topics.sink(),
         checkpoint=str(topics.folder / "checkpoint"),
-        deadLetter=sparkdl.sinks.Kafka(topics.broker.servers, topics.target)
+        deadLetter=sparkdl.sinks.Kafka(topics.broker.servers, topics.broker.create_topic(f"{topics.target}-dead"))
         if mode == "realtime"
         else str(topics.folder / "dead"),
         payload=sparkdl.payloads.JSON(SCHEMA),
@@ -79,7 +79,7 @@ def score_stream(spark: Any, topics: Topics, mode: str, trigger: str) -> Any:
 
 def unwarmed(spark: Any, topics: Topics) -> Any:
     """The executors see the first record with nothing compiled."""
-    with mock.patch("sparkdl.realtime.warm.warm_up"), mock.patch("sparkdl.realtime.start.WARM_UP", 1):
+    with mock.patch("sparkdl.realtime.start.WARM_UP", 1):
         return score_stream(spark, topics, "realtime", LONG_BATCH)
 
 

@@ -72,7 +72,9 @@ def session_jars() -> str:
     """`spark.jars` of a test's session: the lane's connectors and ONNX Runtime, separated by commas; empty where the
     connectors cannot be had."""
     folders = [folder for folder, _ in map(fetched, (lane(), "onnx")) if folder]
-    return ",".join(str(path) for folder in folders for path in sorted(folder.glob("*.jar"))) if fetched(lane())[0] else ""
+    return (
+        ",".join(str(path) for folder in folders for path in sorted(folder.glob("*.jar"))) if fetched(lane())[0] else ""
+    )
 
 
 def keytool() -> str:
@@ -160,7 +162,9 @@ class Broker:
             if self.login is not None:
                 make_keystore(self.folder / "keys.p12", self.authority, self.login.password)
                 user = ["--add-scram", f"SCRAM-SHA-512=[name={self.login.name},password={self.login.password}]"]
-            made = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), *user)
+            made = self._java(
+                "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), *user
+            )
             if made.wait(START_SECONDS) != 0:
                 raise RuntimeError(f"the broker's folder was not made:\n{self.log[-3000:]}")
         self.process = self._java("kafka.Kafka", str(properties))

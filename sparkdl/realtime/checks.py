@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkdl import connectors, session
 from sparkdl.errors import RealtimeError
+from sparkdl.realtime import slots
 from sparkdl.sinks.kafka import Kafka
 from sparkdl.stream.rate import seconds_of
 
@@ -46,15 +47,14 @@ def check_query(events: Any, trigger: Any, plain: Mapping[str, Any]) -> dict[str
 
 def check_places(
     spark: SparkSession, options: Mapping[str, str], sink: Sink, dead: Sink | None, model: TorchModel
-) -> tuple[Kafka, Kafka | None]:
-    """Both sinks, as topics. options: as ``check_query`` gives them. Raises RealtimeError for places and partitions that do not
+) -> tuple[Kafka, Kafka | None, int]:
+    """Both sinks, as topics, and the task slots that the query takes. options: as ``check_query`` gives them. Raises RealtimeError for places and partitions that do not
     do, GraphError for a model that the JVM cannot run."""
     topic, letters = check_sinks(sink, dead, model)
     _ = model.bundle.graph
     topics = topics_of(spark, options)
     check_loop(options, topics, topic, letters)
-    check_slots(spark, options, topics)
-    return topic, letters
+    return topic, letters, check_slots(spark, options, topics)
 
 
 def check_frame(events: Any) -> None:
@@ -167,21 +167,25 @@ def _hosts(servers: str) -> set[str]:
     return {server.strip().lower() for server in servers.split(",")}
 
 
-def check_slots(spark: SparkSession, options: Mapping[str, str], topics: Mapping[str, int]) -> None:
-    """Raise RealtimeError if there are fewer task slots than partitions to read: the records of those left over would wait
-    for the end of the long batch, and nobody would say so. topics: the number of partitions of each."""
+def check_slots(spark: SparkSession, options: Mapping[str, str], topics: Mapping[str, int]) -> int:
+    """How many task slots the query takes: one a partition. Raises RealtimeError if there are fewer that no other query in real
+    time keeps: the records of those left over would wait for the end of the long batch, and nobody would say so. topics: the
+    number of partitions of each."""
     least = options.get("minpartitions", "0")
     if not least.isdecimal():
         raise refused(f"the source's option 'minPartitions' must be a whole number (got {least!r})")
     needed = max(sum(topics.values()), int(least))
     is_local = spark.sparkContext.master.startswith("local")
-    slots = session.await_slots(spark, needed, 0 if is_local else REGISTRATION_S)
-    if slots is not None and slots < needed:
+    held = slots.held_in(spark)
+    there = session.await_slots(spark, needed + held, 0 if is_local else REGISTRATION_S)
+    if there is not None and there < needed + held:
+        others = f", of which other queries in real time keep {held}" if held else ""
         raise refused(
             f"the source has {needed} partitions, each of which takes a task slot for itself all the time, and the session "
-            f"has {slots}: start it with --master local[{needed}] or more, or give the application more cores",
+            f"has {there}{others}: start it with --master local[{needed + held}] or more, or give the application more cores",
             passing=not is_local,
         )
+    return needed
 
 
 def topics_of(spark: SparkSession, options: Mapping[str, str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import session
 from sparkdl.errors import SparkdlError, StreamError
 from sparkdl.realtime.publish import Publisher
+from sparkdl.realtime.slots import Slots
 from sparkdl.realtime.tail import Latency, Tail
 from sparkdl.stream.events import as_json
 from sparkdl.stream.status import Status
@@ -47,13 +48,14 @@ class RealtimeQuery:
         self,
         launch: Callable[[], StreamingQuery],
         publisher: Publisher,
+        slots: Slots,
         tail: Tail,
         id: str,
         checkpoint: str,
         held: ExitStack,
     ) -> None:
         self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
-        self._tail = tail
+        self._slots, self._tail = slots, tail
         self.query = launch()
         self._since: float | None = time.monotonic()  # this run began; None between two
         self.id, self.name, self.restarts = id, self.query.name, 0
@@ -160,7 +162,10 @@ class RealtimeQuery:
         except Exception as error:  # of a store, a registry, Py4J: what runs goes on
             self._tell(f"{type(error).__name__}: {error}")
         else:
-            if self._is_well:
+            lacking = self._slots.lacking()
+            if lacking:
+                self._tell(lacking)
+            elif self._is_well:
                 self._trouble = None
         progress = self.query.lastProgress
         if progress is not None:

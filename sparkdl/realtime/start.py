@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sparkdl import store
 from sparkdl.errors import SparkdlError
 from sparkdl.jvm import scorer, session
-from sparkdl.realtime import checks, projection, publish, warm
+from sparkdl.realtime import checks, projection, publish
 from sparkdl.realtime.query import RealtimeQuery
+from sparkdl.realtime.slots import Slots
 from sparkdl.realtime.tail import Tail
 from sparkdl.stream import records
 from sparkdl.stream.shape import check_types, flat_events, parsed_events, row_schema, shape_of
@@ -59,10 +60,11 @@ def start(
     held = ExitStack()
     try:
         held.enter_context(records.locked(checkpoint))
-        publisher = publish.Publisher(models, checkpoint)
+        trial = scorer.Settings()
+        publisher = publish.Publisher(models, checkpoint, lambda one: scorer.of_bundle(spark, one.model.bundle, trial))
         served = models.first(publish.last_version(checkpoint))
         scores = served.model
-        sink, dead = checks.check_places(spark, options, sink, dead, scores)
+        sink, dead, needed = checks.check_places(spark, options, sink, dead, scores)
         parsed = parsed_events(events, payload)
         flat = flat_events(parsed, payload, shadowing=True)
         shape = shape_of(events, flat, payload, scores, columns, both=False)
@@ -83,8 +85,8 @@ def start(
         identity = {"mode": "realtime", "model": models.identity, "sink": sink.identity}
         record = records.opened(checkpoint, {**identity, "deadLetter": dead.identity if dead else None})
         publisher.begin(served)
+        slots = held.enter_context(Slots(spark, needed))
         sent = partial(sent, query=record.query)
-        warm.warm_up(parsed, payload, scores.signature, lambda made: sent(parsed_events(made, payload)))
 
         def launch() -> StreamingQuery:
             writer = sent(parsed).writeStream.format("kafka").outputMode("update").trigger(realTime=trigger or BATCH)
@@ -93,7 +95,7 @@ def start(
             writer = writer.option("checkpointLocation", store.hadoop_uri(checkpoint))
             return (writer.queryName(name) if name else writer).start()
 
-        return RealtimeQuery(launch, publisher, Tail(spark, sink), record.query, checkpoint, held)
+        return RealtimeQuery(launch, publisher, slots, Tail(spark, sink), record.query, checkpoint, held)
     except BaseException:
         held.close()
         raise

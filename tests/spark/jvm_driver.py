@@ -23,9 +23,13 @@ spark = (
     .config(f"{METRICS}.directory", f"{folder}/metrics")
     .getOrCreate()
 )
-rows = spark.range(6).selectExpr("array(cast(0.5 * id as float), 1f, -1f, 0f) as features", "string(null) as w", "current_timestamp() as t")
+rows = spark.range(6).selectExpr(
+    "array(cast(0.5 * id as float), 1f, -1f, 0f) as features", "string(null) as w", "current_timestamp() as t"
+)
 score = scorer.of_bundle(spark, Bundle.load(f"{folder}/bundle"), scorer.Settings(record=True))
-answers = [row.prediction for row in rows.select(score(sf.struct("features", "w", "t")).alias("s")).select("s.*").collect()]
+answers = [
+    row.prediction for row in rows.select(score(sf.struct("features", "w", "t")).alias("s")).select("s.*").collect()
+]
 with open(f"{folder}/answers.json", "w") as file:
     json.dump(answers, file)
 spark.stop()

@@ -21,7 +21,7 @@ from sparkdl.conf import ScoreStreamConf
 from sparkdl.errors import GraphError, InvalidParamError, RealtimeError, SignatureError, SinkError, StreamError
 from sparkdl.payloads import JSON
 from sparkdl.preprocess import Image
-from sparkdl.realtime import checks, warm
+from sparkdl.realtime import checks
 from sparkdl.realtime import query as running
 from sparkdl.sinks import Kafka, Parquet
 from sparkdl.stream import configured, records
@@ -131,8 +131,7 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture
-def live(spark, broker, tmp_path, monkeypatch):
-    monkeypatch.setattr(warm, "SECONDS", 0)
+def live(spark, broker, tmp_path):
     made = Live(spark, broker, tmp_path)
     yield made
     for query in made.queries:
@@ -493,3 +492,16 @@ def test_how_long_records_take_is_read_off_the_sink(live):
         assert str(query.latency(0.05)) == "no record was answered within 0.1 s"
     (first, *_) = live.read(live.out)
     assert abs(int(first.headers["sparkdl-source-time"]) / 1000 - time.time()) < 10 * PATIENCE_S
+
+
+def test_a_second_query_finds_the_slots_taken(live, spark):
+    two = live.broker.create_topic(f"two-{uuid.uuid4().hex[:8]}", 2)
+    more = {"events": live.broker.stream(spark, two), "checkpoint": str(live.folder / "second")}
+    with (
+        live.running(bundle_of()),
+        pytest.raises(RealtimeError, match="has 2, of which other queries in real time keep 1"),
+    ):
+        live.start(bundle_of(), **more)
+    with live.running(bundle_of(), **more):
+        pass
+    live.broker.delete_topic(two)

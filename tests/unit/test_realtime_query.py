@@ -50,7 +50,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(session, "is_there", lambda: True)
 
 
-def started(*outcomes, publisher=None, held=None):
+def started(*outcomes, publisher=None, held=None, lacking=None):
     """A query whose launches come to these: a Query, or what is raised; and the list of those that are left."""
     left = list(outcomes)
 
@@ -63,6 +63,7 @@ def started(*outcomes, publisher=None, held=None):
     return RealtimeQuery(
         launch,
         publisher or Publisher(),
+        SimpleNamespace(lacking=lambda: lacking),
         SimpleNamespace(close=lambda: None),
         "f" * 32,
         "checkpoint",
@@ -128,3 +129,9 @@ def test_a_lock_that_cannot_be_let_go_keeps_nobody_waiting():
     query.stop()
     assert not query.isActive
     assert query.status().trouble == "at the end: OSError: HDFS is down"
+
+
+def test_slots_that_are_gone_are_told():
+    query, _ = started(Query(), lacking="some partitions wait")
+    until(lambda: query.status().trouble == "some partitions wait")
+    query.stop()

@@ -66,7 +66,7 @@ public final class Scorer implements UDF1<Row, Object> {
             Arrays.fill(made, null);
             wrong = problem.reason();
         }
-        if (counts(row, told)) {
+        if (told.reports()) {
             now.metrics.rows.mark();
             if (wrong != null) now.metrics.deadLetters.mark();
             if (told.record()) now.metrics.scored(row.get(row.length() - 1));
@@ -76,11 +76,6 @@ public final class Scorer implements UDF1<Row, Object> {
         made[answers] = wrong;
         made[answers + 1] = version;
         return RowFactory.create(made);
-    }
-
-    /** False for what no query in real time asks for, and for a row made up to warm the JVM: it lacks its timestamp. */
-    private static boolean counts(Row row, Config told) {
-        return told.reports() && !(told.record() && row.isNullAt(row.length() - 1));
     }
 
     private Reading reading() {
