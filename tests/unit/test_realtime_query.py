@@ -11,6 +11,8 @@ from sparkdl import session
 from sparkdl.errors import StreamError
 from sparkdl.realtime import query as module
 from sparkdl.realtime.query import RealtimeQuery
+from sparkdl.realtime.tail import Latency
+from sparkdl.showing import plain, streams
 
 
 class Query:
@@ -64,7 +66,7 @@ def started(*outcomes, publisher=None, held=None, lacking=None):
         launch,
         publisher or Publisher(),
         SimpleNamespace(lacking=lambda: lacking),
-        SimpleNamespace(close=lambda: None),
+        SimpleNamespace(close=lambda: None, latency=lambda seconds: Latency.of([1, 2, 9], seconds)),
         "f" * 32,
         "checkpoint",
         held or ExitStack(),
@@ -135,3 +137,15 @@ def test_slots_that_are_gone_are_told():
     query, _ = started(Query(), lacking="some partitions wait")
     until(lambda: query.status().trouble == "some partitions wait")
     query.stop()
+
+
+def test_a_live_view_tells_the_latency():
+    query, _ = started(Query())
+    shown = plain.text(streams.pieces_of(streams.checked(query)))
+    assert "p50 2 ms, p99 9 ms, largest 9 ms, of 3 records in 1.0 s" in shown
+    query.stop()
+    assert "p50" not in plain.text(streams.with_pictures(query))
+
+
+def test_the_latency_of_no_record():
+    assert str(Latency.of([], 0.5)) == "no record was answered within 0.5 s"
