@@ -16,7 +16,9 @@ def test_what_a_package_needs_comes_with_it():
     assert {"sparkdl", "horovod", "torch", "pyarrow", "pyspark", "typing-extensions"} <= found
     assert not found & {"pytest", "ruff", "mypy", "hypothesis", "transformers", "keras"}
     assert not found & {"pillow", "deltalake"}, "extras that nobody asked for"
-    assert distributions.needed(["Sparkdl[image]"]) - distributions.needed(["sparkdl"]) == {"pillow"}
+    more = distributions.needed(["Sparkdl[image]"]) - distributions.needed(["sparkdl"])
+    assert {"pillow", "timm", "torchvision"} <= more, "what the extra asks for"
+    assert not more & {"soundfile", "tokenizers", "mlflow-skinny"}, "what others do"
     assert distributions.needed(["PyYAML"]) == {"pyyaml"}
 
 
