@@ -137,7 +137,8 @@ def _from_pandas(series: pd.Series, kind: str) -> pa.Array:
     told = columns.arrow_of_kind(kind)
     if told is not None and _is_untold(array.type):
         return array.cast(told)
-    if form(kind) == ("number", 0) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    if is_text and kind and form(kind) == ("number", 0):
         return array.cast(pa.int64())  # of exact_longs
     return array
 
