@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparkdl import session
-from sparkdl.errors import SparkdlError, StreamError
+from sparkdl.errors import StreamError
 from sparkdl.realtime.publish import Publisher
 from sparkdl.realtime.slots import Slots
 from sparkdl.realtime.tail import Latency, Tail
 from sparkdl.stream.events import as_json
 from sparkdl.stream.status import Status
+from sparkdl.stream.watched import WatchedQuery
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
@@ -32,7 +33,7 @@ _HOPELESS = re.compile(r"\[(INVALID_)?STREAMING_REAL_TIME_MODE")  # Spark's word
 logger = logging.getLogger(__name__)
 
 
-class RealtimeQuery:
+class RealtimeQuery(WatchedQuery):
     """What ``score_stream(..., mode="realtime")`` gives: like Spark's StreamingQuery, which is its ``query``.
 
     Spark itself runs the tasks of a lost executor again, and waits for brokers that are away for a while. If it ends the query
@@ -54,6 +55,7 @@ class RealtimeQuery:
         checkpoint: str,
         held: ExitStack,
     ) -> None:
+        super().__init__()
         self._launch, self._publisher, self._checkpoint, self._held = launch, publisher, checkpoint, held
         self._slots, self._tail = slots, tail
         self.query = launch()
@@ -61,22 +63,9 @@ class RealtimeQuery:
         self.id, self.name, self.restarts = id, self.query.name, 0
         self._status = Status(id, self.name)
         self._rows: dict[tuple[str, int], int] = {}
-        self._error: SparkdlError | None = None
         self._trouble: str | None = None
-        self._stopping, self._ended = threading.Event(), threading.Event()
-        self._relaunching = threading.Lock()
-        threading.Thread(target=self._watch, name="sparkdl-realtime", daemon=True).start()
-
-    def __repr__(self) -> str:
-        return str(self.status())
-
-    def _repr_html_(self) -> str:
-        return self.status()._repr_html_()
-
-    @property
-    def isActive(self) -> bool:
-        """True until it is stopped or given up."""
-        return not self._ended.is_set()
+        self._stopping = threading.Event()
+        self._watched_by(self._watch, "sparkdl-realtime")
 
     def status(self) -> StreamStatus:
         """How it does: version, refused versions, what is wrong. Rows and batches are those of the long batches that have
@@ -96,17 +85,6 @@ class RealtimeQuery:
         """How long the records take that are answered within so many seconds from now, from the timestamp of the source's
         record to that of the sink's; of 500 at most."""
         return self._tail.latency(seconds)
-
-    def exception(self) -> SparkdlError | None:
-        """What it failed of, or None."""
-        return self._error
-
-    def awaitTermination(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, or for so many seconds; True if it has. Raises what it failed of."""
-        ended = self._ended.wait(timeout)
-        if ended and self._error is not None:
-            raise self._error
-        return ended
 
     def stop(self) -> None:
         """End it now. Records since the last committed offsets are scored again by the next run. Raises what it failed of,

@@ -21,8 +21,7 @@ _DRAWN = {"throughput": "rows a second over time", "latency": "milliseconds of a
 def is_query(x: Any) -> bool:
     """True for a ``score_stream`` and for any other streaming query of Spark's."""
     return any(
-        (kind.__module__, kind.__name__)
-        in (("sparkdl.stream.query", "ScoreQuery"), ("sparkdl.realtime.query", "RealtimeQuery"))
+        (kind.__module__, kind.__name__) == ("sparkdl.stream.watched", "WatchedQuery")
         or (kind.__name__ == "StreamingQuery" and kind.__module__.startswith("pyspark.sql"))
         for kind in type(x).__mro__
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +14,7 @@ from sparkdl.stream.batch import MicroBatches
 from sparkdl.stream.events import as_json
 from sparkdl.stream.rate import Bound
 from sparkdl.stream.told import Told
+from sparkdl.stream.watched import WatchedQuery
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming import StreamingQuery
@@ -25,7 +25,7 @@ _LOOK_EVERY_S = 0.02
 _WAKE_EVERY_S = 0.5
 
 
-class ScoreQuery:
+class ScoreQuery(WatchedQuery):
     """What ``score_stream`` gives: like Spark's StreamingQuery, which is its ``query``, and it knows its model.
 
     id: 32 hex digits, the same after a restart. name: as it was given, or None.
@@ -41,41 +41,17 @@ class ScoreQuery:
         bound: Bound | None,
         held: ExitStack,
     ) -> None:
+        super().__init__()
         self._launch, self._batches, self._told, self._bound, self._held = launch, batches, told, bound, held
         self.query = launch(None)
         self.id, self.name = batches.records.query, self.query.name
-        self._error: SparkdlError | None = None
-        self._ended = threading.Event()
-        self._relaunching = threading.Lock()
         told.stop = self.stop
-        threading.Thread(target=self._watch, name="sparkdl-stream", daemon=True).start()
-
-    def __repr__(self) -> str:
-        return str(self.status())
-
-    def _repr_html_(self) -> str:
-        return self.status()._repr_html_()
-
-    @property
-    def isActive(self) -> bool:
-        """True until it is stopped or fails."""
-        return not self._ended.is_set()
+        self._watched_by(self._watch, "sparkdl-stream")
 
     def status(self) -> StreamStatus:
         """How it does: rows in, out and dead, versions, rows a second, milliseconds of a batch, how far it is behind."""
         self._look()
         return replace(self._told.status.now(), trouble=self._batches.models.trouble)
-
-    def exception(self) -> SparkdlError | None:
-        """What it failed of, or None."""
-        return self._error
-
-    def awaitTermination(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, or for so many seconds; True if it has. Raises what it failed of."""
-        ended = self._ended.wait(timeout)
-        if ended and self._error is not None:
-            raise self._error
-        return ended
 
     def processAllAvailable(self) -> None:
         """Wait until what the source has now is committed; for tests. Raises what the query failed of."""
